@@ -74,13 +74,13 @@ def configurable(cls: type[T]) -> type[T]:
     """
     own_check = getattr(cls, "check", None)
 
-    def __post_init__(self: Any) -> None:
+    def validate(self: Any) -> None:
         for field in dataclasses.fields(self):
             _check_field(field, _hints(cls)[field.name], getattr(self, field.name))
         if own_check is not None:
             own_check(self)
 
-    cls.__post_init__ = __post_init__  # type: ignore[attr-defined]
+    cls.__post_init__ = validate  # type: ignore[attr-defined]
     return dataclasses.dataclass(frozen=True)(cls)
 
 
