@@ -46,7 +46,7 @@ class Bounds:
     def allow(self, value: float) -> bool:
         """Whether a number is finite and within the bounds."""
         return (
-            math.isfinite(value)
+            (isinstance(value, int) or math.isfinite(value))  # a long int has no float to ask
             and (self.low is None or value >= self.low)
             and (self.high is None or value <= self.high)
             and (self.above is None or value > self.above)
@@ -66,7 +66,7 @@ def option(default: Any, doc: str, **bounds: Any) -> Any:
     return dataclasses.field(default=default, metadata={"bounds": Bounds(doc, **bounds)})
 
 
-@typing.dataclass_transform(frozen_default=True, field_specifiers=(option,))
+@typing.dataclass_transform(frozen_default=True)
 def configurable(cls: type[T]) -> type[T]:
     """Make ``cls`` a frozen dataclass that validates its options.
 
@@ -118,9 +118,11 @@ def _check_field(field: "dataclasses.Field[Any]", hint: Any, value: Any) -> None
     elif typing.get_origin(hint) is tuple:
         kind = typing.get_args(hint)[0]
         good = isinstance(value, tuple) and all(type(x) is kind or (kind is float and type(x) is int) for x in value)
-        if not good or not all(bounds.allow(x) for x in value):
+        if not good or (kind in (int, float) and not all(bounds.allow(x) for x in value)):
             needs = f", each {bounds.needs()}" if bounds.needs() else ""
             raise ConfigError(f"{field.name}: got {value!r}, needs a tuple of {kind.__name__}{needs}")
+    elif dataclasses.is_dataclass(hint) and not isinstance(value, typing.cast(type, hint)):
+        raise ConfigError(f"{field.name}: got {value!r}, needs its Config")
 
 
 def parse(text: str, hint: Any) -> Any:
@@ -208,6 +210,8 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 def from_dict(cls: type[T], data: Mapping[str, Any], prefix: str = "") -> T:
     """The inverse of `to_dict`. Raises `ConfigError` on unknown or missing fields and on bad values."""
+    if not isinstance(data, Mapping):
+        raise ConfigError(f"{prefix.rstrip('.') or 'config'}: got {data!r}, needs a table of fields")
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     for name in data:
         if name not in fields and name != "kind":
@@ -218,7 +222,8 @@ def from_dict(cls: type[T], data: Mapping[str, Any], prefix: str = "") -> T:
             raise ConfigError(f"{prefix}{name}: missing")
         value = data[name]
         if isinstance(value, Mapping):
-            part = _bounds(field).parts.get(value.get("kind", ""), _hints(cls)[name])
+            parts = _bounds(field).parts
+            part = parts.get(value.get("kind", "")) if parts else _hints(cls)[name]
             if not dataclasses.is_dataclass(part):
                 raise ConfigError(f"{prefix}{name}: got {value!r}, needs {_bounds(field).needs() or 'a value'}")
             values[name] = from_dict(typing.cast(type, part), value, f"{prefix}{name}.")

@@ -1,1 +1,18 @@
-"""agents."""
+"""The systems: a module for each, with ``Config``, ``make(spec, config)`` and ``preset(name, spec)``."""
+
+import importlib
+from types import ModuleType
+
+from jaxmbrl.config import ConfigError, near
+
+SYSTEMS: dict[str, str] = {
+    "pets": "PETS: CEM on a probabilistic ensemble (Chua et al. 2018)",
+    "random_shooting": "random-shooting MPC on a deterministic network (Nagabandi et al. 2017)",
+}
+
+
+def load(name: str) -> ModuleType:
+    """Import a system's module. Raises ConfigError with near matches if there is none."""
+    if name not in SYSTEMS:
+        raise ConfigError(f"system: got {name!r}, needs one of {', '.join(SYSTEMS)}{near(name, SYSTEMS)}")
+    return importlib.import_module(f"{__name__}.{name}")

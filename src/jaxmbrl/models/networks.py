@@ -1,0 +1,57 @@
+"""Feed-forward networks (flax.linen)."""
+
+from collections.abc import Callable, Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxmbrl.types import Array
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "swish": jax.nn.swish,
+    "relu": jax.nn.relu,
+    "tanh": jnp.tanh,
+    "elu": jax.nn.elu,
+}
+PRECISIONS = ("float32", "tensorfloat32", "bfloat16")
+
+
+def truncated_normal_init(key: Array, shape: Sequence[int], dtype: jnp.dtype = jnp.float32) -> Array:
+    """Truncated normal of std 1 / (2 sqrt(fan_in)), as in PETS' and MBPO's released code."""
+    return jax.random.truncated_normal(key, -2.0, 2.0, shape, dtype) / (2.0 * shape[0] ** 0.5)
+
+
+class MLP(nn.Module):
+    """A multilayer perceptron, [..., I] -> [..., outputs], with layers named ``layer_0``, ``layer_1``, ...
+
+    Attributes:
+        hidden: widths of the hidden layers.
+        outputs: width of the linear output layer.
+        activation: a name of `ACTIVATIONS`.
+        precision: of the matrix products, a name of `PRECISIONS`; parameters and outputs stay float32.
+    """
+
+    hidden: tuple[int, ...]
+    outputs: int
+    activation: str = "swish"
+    precision: str = "float32"
+
+    @nn.compact
+    def __call__(self, inputs: Array) -> Array:
+        """Apply the network."""
+        activate = ACTIVATIONS[self.activation]
+        half = self.precision == "bfloat16"
+        x = inputs
+        for layer, width in enumerate((*self.hidden, self.outputs)):
+            dense = nn.Dense(
+                width,
+                dtype=jnp.bfloat16 if half else jnp.float32,
+                precision=None if half else self.precision,
+                kernel_init=truncated_normal_init,
+                name=f"layer_{layer}",
+            )
+            x = dense(x)
+            if layer < len(self.hidden):
+                x = activate(x)
+        return x.astype(jnp.float32)

@@ -1,0 +1,56 @@
+"""Imagination: rolling a WorldModel forward under given actions, or under a policy."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+
+from jaxmbrl.types import Array, Key, Prediction, PyTree, WorldModel
+
+
+class Imagined(NamedTuple):
+    """A rollout of H steps; S is the shape of the model's belief (see `Prediction`).
+
+    Attributes:
+        state: the model's states before each step, leaves [H, ...].
+        action: [H, A], or [H, *S, A] where a policy acts on each particle.
+        prediction: reward and discount of each step, [H, *S].
+        last: the state after the last step.
+    """
+
+    state: PyTree
+    action: Array
+    prediction: Prediction
+    last: PyTree
+
+
+def simulate(model: WorldModel, params: PyTree, key: Key, state: PyTree, actions: Array) -> Imagined:
+    """Open loop: apply ``actions`` [H, A] one after another from ``state``."""
+
+    def advance(state: PyTree, step: tuple[Key, Array]) -> tuple[PyTree, tuple[PyTree, Prediction]]:
+        successor, prediction = model.step(params, step[0], state, step[1])
+        return successor, (state, prediction)
+
+    keys = jax.random.split(key, actions.shape[0])
+    last, (states, predictions) = jax.lax.scan(advance, state, (keys, actions))
+    return Imagined(states, actions, predictions, last)
+
+
+def imagine(
+    model: WorldModel,
+    params: PyTree,
+    key: Key,
+    state: PyTree,
+    policy: Callable[[Key, Array], Array],
+    horizon: int,
+) -> Imagined:
+    """Closed loop: ``policy(key, features) -> action`` acts for ``horizon`` steps from ``state``."""
+
+    def advance(state: PyTree, key: Key) -> tuple[PyTree, tuple[PyTree, Array, Prediction]]:
+        key_policy, key_step = jax.random.split(key)
+        action = policy(key_policy, model.features(params, state))
+        successor, prediction = model.step(params, key_step, state, action)
+        return successor, (state, action, prediction)
+
+    last, (states, actions, predictions) = jax.lax.scan(advance, state, jax.random.split(key, horizon))
+    return Imagined(states, actions, predictions, last)
