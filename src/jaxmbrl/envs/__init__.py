@@ -1,1 +1,90 @@
-"""envs."""
+"""Simulators, each as an `Environment` record: ``make(name, **options)``.
+
+Environments of one's own need no registration: every learner takes the record. `wrappers.strongly_typed` and
+`wrappers.time_limit` make it fit to be carried through a compiled loop and end its episodes.
+"""
+
+import math
+from typing import Any
+
+from jaxmbrl.config import ConfigError, near
+from jaxmbrl.envs import brax, classic, wrappers
+from jaxmbrl.envs.brax import from_brax
+from jaxmbrl.types import Environment
+
+__all__ = ["from_brax", "make", "names", "options", "wrappers"]
+
+_BRAX = "brax/"
+_NEEDS = {float: "a finite number", int: "a whole number", bool: "true or false", str: "a string"}
+
+
+def names() -> tuple[str, ...]:
+    """The names that `make` knows."""
+    return (*classic.NAMES, *brax.NAMES)
+
+
+def options(name: str) -> dict[str, Any]:
+    """What `make` takes for an environment, with the defaults; an option has the type of its default.
+
+    ``episode_length`` and ``action_repeat`` are whole numbers that every environment has, the others its own. Brax's
+    environments take more than is listed here: whatever their classes do.
+
+    >>> options("mountain_car")["episode_length"]
+    999
+
+    Raises:
+        ConfigError: no such environment.
+    """
+    _check_name(name)
+    source = brax if name.startswith(_BRAX) else classic
+    return {**source.options(name), "episode_length": source.episode_length(name), "action_repeat": 1}
+
+
+def make(name: str, **options: Any) -> Environment:
+    """Make an environment by name.
+
+    Args:
+        name: one of `names`.
+        **options: some of `options`. ``episode_length`` counts the simulator's steps, of which ``action_repeat`` make
+            one step of the environment. Physical parameters may be tracers, so that they vary under ``jax.vmap``.
+
+    Raises:
+        ConfigError: no such environment or option, or a value that does not fit; one line that says what would.
+    """
+    _check_name(name)
+    _check_options(name, options)
+    own = dict(options)
+    repeats, length = own.pop("action_repeat", 1), own.pop("episode_length", None)
+    source = brax if name.startswith(_BRAX) else classic
+    env = source.make(name, **own)
+    length = env.spec.episode_length if length is None else length
+    return wrappers.time_limit(wrappers.action_repeat(env, repeats), -(-length // repeats))
+
+
+def _check_name(name: str) -> None:
+    if name in names():
+        return
+    if name.startswith(_BRAX):
+        brax.make(name)  # raises, and knows why
+    hint = near(name, names()) or f"; one of {', '.join(names())}"
+    raise ConfigError(f"env: got {name!r}, needs the name of an environment{hint}")
+
+
+def _check_options(name: str, given: dict[str, Any]) -> None:
+    known = options(name)
+    for option, value in given.items():
+        if option not in known and not name.startswith(_BRAX):  # Brax's classes have more, and check them
+            raise ConfigError(
+                f"env.{option}: no such option of {name}{near(option, known)}; options: {', '.join(known)}"
+            )
+        if option in known and not _fits(type(known[option]), value):
+            raise ConfigError(f"env.{option}: got {value!r}, needs {_NEEDS[type(known[option])]}")
+    for option in ("episode_length", "action_repeat"):
+        wrappers.check_count(f"env.{option}", given.get(option, 1))
+
+
+def _fits(kind: type, value: Any) -> bool:
+    if kind is float:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        return math.isfinite(value) if number else hasattr(value, "dtype")  # an array or a tracer, for a sweep
+    return type(value) is kind
