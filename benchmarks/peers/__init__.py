@@ -1,0 +1,1 @@
+"""jaxmbrl beside other libraries, each in its own environment."""

@@ -1,0 +1,154 @@
+"""jaxmbrl beside mbrl-lib in one run, alternating (install it first: benchmarks/peers/install.sh).
+
+    python -m benchmarks.peers.compare plan  [--at small paper_cartpole paper_halfcheetah] [--repeats 5] [--threads N]
+    python -m benchmarks.peers.compare solve [--seeds 1] [--limit 900] [--threads N]
+
+``plan`` times one CEM planning call at equal sizes. ``solve`` times each one's PETS on the continuous cart-pole until
+the pole stands for a whole episode of 200 steps: ours with its `small` preset, compilation included; theirs with its
+stock settings, or until ``--limit`` seconds have passed, and then the ratio is a lower bound.
+
+One difference remains at equal sizes: our candidates share the noise of their particles (common random numbers),
+mbrl-lib draws noise for each.
+"""
+
+import argparse
+import dataclasses
+import json
+import subprocess
+import time
+from collections.abc import Callable
+from typing import Any
+
+from benchmarks import planning, timing
+from benchmarks.sizes import NAMES, Sizes, named
+from benchmarks.timing import Timing
+
+PYTHON = timing.ROOT / ".venv-mbrl" / "bin" / "python"
+WORKER = timing.ROOT / "benchmarks" / "peers" / "mbrl_worker.py"
+PROPAGATION = {"ts1": "random_model", "tsinf": "fixed_model"}  # mbrl-lib's names
+SHORT = 0.2  # seconds; shorter planning calls are timed several at a time
+
+
+class Peer:
+    """mbrl-lib in a process of its own: one request, one answer."""
+
+    def __init__(self) -> None:
+        if not PYTHON.exists():
+            raise SystemExit(f"{PYTHON.parent.parent.name} is missing: run benchmarks/peers/install.sh")
+        self._process = subprocess.Popen([PYTHON, WORKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def ask(self, **request: Any) -> dict[str, Any]:
+        """Send a request and wait for the answer."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        answer = self._process.stdout.readline()
+        if not answer:
+            raise SystemExit(f"the peer's process ended with code {self._process.wait()}")
+        return json.loads(answer)
+
+    def close(self) -> None:
+        """End the process."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+
+
+def compare_plan(peer: Peer, sizes: Sizes, repeats: int) -> dict[str, Any]:
+    """Planning calls of either in turn, at equal sizes."""
+    request = {**dataclasses.asdict(sizes), "propagation": PROPAGATION[sizes.propagation]}
+    call = planning.make_call(sizes)
+    timing.measure(call)  # compiles
+    calls = max(1, round(SHORT / timing.measure(call).wall))
+
+    def theirs() -> Timing:
+        return Timing(**peer.ask(do="plan", calls=calls, **request))
+
+    timings = timing.alternate({"ours": lambda: timing.measure(call, calls), "theirs": theirs}, repeats)
+    flop = planning.flops(sizes)
+    timing.note(f"{sizes}: {timings}")
+    return {
+        "sizes": dataclasses.asdict(sizes),
+        "repeats": repeats,
+        **{f"{name}_seconds": timing.median(timings[name]).wall for name in timings},
+        **{f"{name}_cpu_seconds": timing.median(timings[name]).cpu for name in timings},
+        **{f"{name}_gflops": flop / timing.median(timings[name]).wall / 1e9 for name in timings},
+        "times_faster": timing.ratio(timings["theirs"], timings["ours"]).wall,
+        "times_faster_cpu": timing.ratio(timings["theirs"], timings["ours"]).cpu,
+    }
+
+
+def solve_ours(seed: int) -> dict[str, Any]:
+    """PETS `small` on cart-pole, an epoch at a time, until an episode reaches its time limit."""
+    import jax
+    import jax.numpy as jnp
+
+    from jaxmbrl import envs, training
+    from jaxmbrl.agents import pets
+
+    wall, cpu = time.perf_counter(), time.process_time()
+    env = envs.make("cartpole")
+    config, schedule = pets.preset("small", env.spec)
+    loop = training.make_loop(env, pets.make(env.spec, config), schedule)
+    key = jax.random.key(seed)
+    state = jax.jit(loop.init)(key)
+    epoch = jax.jit(loop.epoch, donate_argnums=0).lower(state).compile()
+    compiled = time.perf_counter()
+
+    def whole(state: Any) -> Any:  # of each step taken so far: whether it completed an episode
+        data = state.replay.data
+        return (data.truncated & ~data.terminated)[:, 0]
+
+    for _ in range(schedule.epochs):
+        state, _metrics = epoch(state)
+        if bool(jnp.any(whole(state))):
+            break
+    solved = bool(jnp.any(whole(state)))
+    return {
+        "wall": time.perf_counter() - wall,
+        "cpu": time.process_time() - cpu,
+        "compile_seconds": compiled - wall,
+        "solved": solved,
+        "env_steps": int(jnp.argmax(whole(state))) + 1 if solved else int(state.env_steps),
+    }
+
+
+def compare_solve(peer: Peer, seeds: int, limit: float) -> dict[str, Any]:
+    """Runs of either in turn, a seed at a time."""
+    runs: list[dict[str, Any]] = []
+    for seed in range(seeds):
+        ours = solve_ours(seed)
+        timing.note(f"seed {seed}, ours: {ours}")
+        theirs = peer.ask(do="pets", seed=seed, limit=limit)
+        timing.note(f"seed {seed}, theirs: {theirs}")
+        ratio = theirs["wall"] / ours["wall"] if ours["solved"] else None
+        runs.append({"seed": seed, "ours": ours, "theirs": theirs, "times_faster": ratio})
+    return {"limit": limit, "runs": runs}
+
+
+def main() -> None:
+    """Run the chosen comparison and print JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("plan", "solve"))
+    parser.add_argument("--at", nargs="+", choices=NAMES, default=NAMES, help="plan: sizes")
+    parser.add_argument("--repeats", type=int, default=5, help="plan: of each, alternating")
+    parser.add_argument("--seeds", type=int, default=1, help="solve: runs of each")
+    parser.add_argument("--limit", type=float, default=900.0, help="solve: seconds that the peer gets for a run")
+    parser.add_argument("--threads", type=int, default=None, help="cores to use (default: all)")
+    arguments = parser.parse_args()
+    timing.use_threads(arguments.threads)
+    peer = Peer()
+    run: Callable[[], dict[str, Any]]
+    if arguments.what == "plan":
+        run = lambda: {name: compare_plan(peer, named(name), arguments.repeats) for name in arguments.at}  # noqa: E731
+    else:
+        run = lambda: compare_solve(peer, arguments.seeds, arguments.limit)  # noqa: E731
+    try:
+        timing.report(f"peers.{arguments.what}", run())
+    finally:
+        peer.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,263 @@
+"""mbrl-lib 0.2.0 as a worker: one JSON request a line on stdin, one JSON answer a line on stdout.
+
+It runs in mbrl-lib's own environment (see `install.sh`), knows nothing of jaxmbrl, and is driven by `compare.py`:
+
+    {"do": "plan", ...}  seconds of one CEM planning call of its PETS agent at the sizes of `Plan`'s fields
+    {"do": "pets", ...}  its PETS on its continuous cart-pole until a whole episode of 200 steps, or a time limit
+
+Its example configurations are not in the wheel; the settings below are those of its stock PETS on cart-pole.
+"""
+# ruff: noqa: ANN001, ANN003, ANN201, ANN204, D102, E402  (imports follow the redirection of stdout)
+
+import contextlib
+import dataclasses
+import functools
+import json
+import os
+import sys
+import tempfile
+import time
+
+REPLIES = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)  # whatever is printed on import or by mbrl-lib goes to stderr
+
+import gymnasium as gym
+import mbrl.algorithms.pets
+import mbrl.env.cartpole_continuous
+import mbrl.env.reward_fns
+import mbrl.env.termination_fns
+import mbrl.models
+import mbrl.planning
+import numpy as np
+import omegaconf
+import torch
+
+EPISODE = 200
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Sizes of a planning call.
+
+    Attributes:
+        obs: O, length of an observation.
+        action: A.
+        angles: indices of the observation that the network sees as sine and cosine.
+        reward: a name of mbrl's known rewards, ``cartpole`` or ``halfcheetah``.
+        hidden: width of the hidden layers.
+        layers: number of hidden layers.
+        members: E.
+        population: candidates.
+        particles: of each candidate.
+        horizon: H.
+        iterations: of CEM.
+        propagation: ``random_model`` (TS1) or ``fixed_model`` (TS-infinity).
+    """
+
+    obs: int
+    action: int
+    angles: tuple
+    reward: str
+    hidden: int
+    layers: int
+    members: int
+    population: int
+    particles: int
+    horizon: int
+    iterations: int
+    propagation: str
+
+
+class Spaces:
+    """The part of an environment that a `ModelEnv` and an agent's configuration look at."""
+
+    def __init__(self, obs, action):
+        self.observation_space = gym.spaces.Box(-np.inf, np.inf, (obs,), np.float32)
+        self.action_space = gym.spaces.Box(-1.0, 1.0, (action,), np.float32)
+
+
+def sine_and_cosine(obs, angles):
+    """The observation with each angle replaced by its sine, and the cosines after it, for torch and NumPy alike."""
+    library = torch if isinstance(obs, torch.Tensor) else np
+    angles = list(angles)
+    others = [i for i in range(obs.shape[-1]) if i not in angles]
+    parts = [obs[..., others], library.sin(obs[..., angles]), library.cos(obs[..., angles])]
+    return torch.cat(parts, -1) if library is torch else np.concatenate(parts, -1)
+
+
+def agent_config(horizon, iterations, population):
+    """The agent's configuration, as in mbrl-lib's own PETS example."""
+    return omegaconf.OmegaConf.create(
+        {
+            "_target_": "mbrl.planning.TrajectoryOptimizerAgent",
+            "_recursive_": False,
+            "action_lb": "???",
+            "action_ub": "???",
+            "planning_horizon": horizon,
+            "optimizer_cfg": {
+                "_target_": "mbrl.planning.CEMOptimizer",
+                "num_iterations": iterations,
+                "elite_ratio": 0.1,
+                "population_size": population,
+                "alpha": 0.1,
+                "lower_bound": "???",
+                "upper_bound": "???",
+                "return_mean_elites": True,
+                "clipped_normal": False,
+                "device": "cpu",
+            },
+            "replan_freq": 1,
+            "verbose": False,
+        }
+    )
+
+
+@functools.cache
+def planner(plan):
+    """A planning agent over an ensemble that has seen data of unit variance; untrained weights cost the same."""
+    network = mbrl.models.GaussianMLP(
+        plan.obs + len(plan.angles) + plan.action,
+        plan.obs,
+        "cpu",
+        num_layers=plan.layers,
+        ensemble_size=plan.members,
+        hid_size=plan.hidden,
+        propagation_method=plan.propagation,
+        activation_fn_cfg={"_target_": "torch.nn.SiLU"},
+    )
+    model = mbrl.models.OneDTransitionRewardModel(
+        network,
+        target_is_delta=True,
+        normalize=True,
+        learned_rewards=False,
+        obs_process_fn=functools.partial(sine_and_cosine, angles=plan.angles) if plan.angles else None,
+    )
+    termination = "cartpole" if plan.reward == "cartpole" else "no_termination"
+    model_env = mbrl.models.ModelEnv(
+        Spaces(plan.obs, plan.action),
+        model,
+        getattr(mbrl.env.termination_fns, termination),
+        getattr(mbrl.env.reward_fns, plan.reward),
+        generator=torch.Generator().manual_seed(0),
+    )
+    config = agent_config(plan.horizon, plan.iterations, plan.population)
+    return mbrl.planning.create_trajectory_optim_agent_for_model(model_env, config, num_particles=plan.particles)
+
+
+def time_plan(request):
+    """Seconds of one planning call from a state of zeros, its warm start reset."""
+    calls = request.pop("calls", 1)
+    plan = Plan(**{**request, "angles": tuple(request["angles"])})
+    agent = planner(plan)
+    wall, cpu = time.perf_counter(), time.process_time()
+    for _ in range(calls):
+        agent.reset()
+        agent.act(np.zeros(plan.obs, np.float32))
+    return {"wall": (time.perf_counter() - wall) / calls, "cpu": (time.process_time() - cpu) / calls}
+
+
+class EnoughError(Exception):
+    """The run is over: solved, or out of time."""
+
+
+class UntilSolved(gym.Wrapper):
+    """Records episodes, and ends the run after a whole one or after ``limit`` seconds."""
+
+    def __init__(self, env, limit):
+        super().__init__(env)
+        self.deadline = time.perf_counter() + limit
+        self.returns, self.steps, self.solved = [], 0, False
+
+    def reset(self, **kwargs):
+        self.returns.append(0.0)
+        return self.env.reset(**kwargs)
+
+    def step(self, action):
+        obs, reward, terminated, truncated, info = self.env.step(action)
+        self.steps += 1
+        self.returns[-1] += float(reward)
+        self.solved = truncated and not terminated
+        if self.solved or time.perf_counter() > self.deadline:
+            raise EnoughError
+        return obs, reward, terminated, truncated, info
+
+
+def run_pets(request):
+    """Its PETS, with its stock settings on cart-pole, until solved or ``limit`` seconds have passed."""
+    seed = request["seed"]
+    config = omegaconf.OmegaConf.create(
+        {
+            "seed": seed,
+            "device": "cpu",
+            "debug_mode": False,
+            "dynamics_model": {
+                "_target_": "mbrl.models.GaussianMLP",
+                "_recursive_": False,
+                "device": "cpu",
+                "num_layers": 4,
+                "in_size": None,
+                "out_size": None,
+                "ensemble_size": 5,
+                "hid_size": 200,
+                "deterministic": False,
+                "propagation_method": "random_model",
+                "learn_logvar_bounds": False,
+                "activation_fn_cfg": {"_target_": "torch.nn.SiLU"},
+            },
+            "algorithm": {
+                "agent": agent_config(horizon=15, iterations=5, population=350),
+                "normalize": True,
+                "normalize_double_precision": True,
+                "target_is_delta": True,
+                "initial_exploration_steps": EPISODE,
+                "freq_train_model": 50,
+                "learned_rewards": False,
+                "num_particles": 20,
+            },
+            "overrides": {
+                "num_steps": 5000,
+                "num_elites": 5,
+                "model_lr": 7.5e-4,
+                "model_wd": 3e-5,
+                "model_batch_size": 256,
+                "validation_ratio": 0,
+                "patience": 25,
+                "num_epochs_train_model": 25,
+            },
+        }
+    )
+    torch.manual_seed(seed)
+    env = UntilSolved(gym.wrappers.TimeLimit(mbrl.env.cartpole_continuous.CartPoleEnv(), EPISODE), request["limit"])
+    env.action_space.seed(seed)
+    wall, cpu = time.perf_counter(), time.process_time()
+    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(EnoughError):
+        mbrl.algorithms.pets.train(
+            env,
+            mbrl.env.termination_fns.cartpole,
+            mbrl.env.reward_fns.cartpole,
+            config,
+            silent=True,
+            work_dir=folder,
+        )
+    return {
+        "wall": time.perf_counter() - wall,
+        "cpu": time.process_time() - cpu,
+        "solved": env.solved,
+        "env_steps": env.steps,
+        "returns": env.returns,
+    }
+
+
+def main():
+    """Answer requests until stdin closes."""
+    if "OMP_NUM_THREADS" in os.environ:
+        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    actions = {"plan": time_plan, "pets": run_pets}
+    for line in sys.stdin:
+        request = json.loads(line)
+        answer = actions[request.pop("do")](request)
+        print(json.dumps(answer), file=REPLIES, flush=True)
+
+
+if __name__ == "__main__":
+    main()
