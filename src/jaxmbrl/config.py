@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+INT_LIMIT = 2**31  # Compiled programs count in int32.
+
 
 class ConfigError(ValueError):
     """A user's mistake, told in one line: the field, what it got, what it needs."""
@@ -46,7 +48,7 @@ class Bounds:
     def allow(self, value: float) -> bool:
         """Whether a number is finite and within the bounds."""
         return (
-            (isinstance(value, int) or math.isfinite(value))  # a long int has no float to ask
+            (isinstance(value, int) or math.isfinite(value))  # a long int overflows isfinite
             and (self.low is None or value >= self.low)
             and (self.high is None or value <= self.high)
             and (self.above is None or value > self.above)
@@ -107,6 +109,8 @@ def _check_field(field: "dataclasses.Field[Any]", hint: Any, value: Any) -> None
     elif hint is int:
         if not isinstance(value, int) or isinstance(value, bool):
             raise ConfigError(f"{field.name}: got {value!r}, needs a whole number")
+        if abs(value) >= INT_LIMIT:
+            raise ConfigError(f"{field.name}: got {value!r}, needs a whole number below {INT_LIMIT}")
         if not bounds.allow(value):
             raise ConfigError(f"{field.name}: got {value!r}, needs {bounds.needs()}")
     elif hint is bool:
@@ -117,8 +121,9 @@ def _check_field(field: "dataclasses.Field[Any]", hint: Any, value: Any) -> None
             raise ConfigError(f"{field.name}: got {value!r}, needs {bounds.needs() or 'a string'}")
     elif typing.get_origin(hint) is tuple:
         kind = typing.get_args(hint)[0]
+        limit = INT_LIMIT if kind is int else math.inf
         good = isinstance(value, tuple) and all(type(x) is kind or (kind is float and type(x) is int) for x in value)
-        if not good or (kind in (int, float) and not all(bounds.allow(x) for x in value)):
+        if not good or (kind in (int, float) and not all(bounds.allow(x) and abs(x) < limit for x in value)):
             needs = f", each {bounds.needs()}" if bounds.needs() else ""
             raise ConfigError(f"{field.name}: got {value!r}, needs a tuple of {kind.__name__}{needs}")
     elif dataclasses.is_dataclass(hint) and not isinstance(value, typing.cast(type, hint)):
@@ -134,7 +139,7 @@ def parse(text: str, hint: Any) -> Any:
         raise ConfigError(f"got {text!r}, needs true or false")
     if typing.get_origin(hint) is tuple:
         kind = typing.get_args(hint)[0]
-        return tuple(parse(part, kind) for part in word.strip("()[]").split(",") if part.strip())
+        return tuple(parse(part.strip(), kind) for part in word.strip("()[]").split(",") if part.strip())
     if hint in (int, float):
         try:
             return hint(word.replace("_", "") if hint is int else word)

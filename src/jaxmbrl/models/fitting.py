@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxmbrl import replay as replays
-from jaxmbrl.config import configurable, option
+from jaxmbrl.config import ConfigError, configurable, option
 from jaxmbrl.models import ensemble, one_step
 from jaxmbrl.models.ensemble import Ensemble
 from jaxmbrl.replay import Replay
@@ -34,6 +34,13 @@ class Config:
     validation_size: int = option(1000, "most held-out transitions that are looked at", low=1)
     patience: int = option(0, "passes without improvement before a fit stops; 0 never stops early", low=0)
     min_improvement: float = option(0.01, "relative fall of the held-out loss that counts as one", low=0.0)
+
+    def check(self) -> None:
+        """Something is left to learn from, and patience has something to look at."""
+        if self.holdout_every == 1:
+            raise ConfigError("holdout_every: got 1, needs 0 (none) or at least 2: with 1, nothing is left to fit")
+        if self.patience and not self.holdout_every:
+            raise ConfigError(f"patience: got {self.patience}, needs holdout_every: it waits for the held-out loss")
 
 
 class State(NamedTuple):

@@ -1,0 +1,142 @@
+"""The command line: ``jaxmbrl list | train | resume | evaluate``.
+
+This module imports neither JAX nor a simulator, so that help and mistakes are answered at once.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxmbrl import __version__
+from jaxmbrl.cli.words import Parser, split_dotted, whole_number
+from jaxmbrl.config import ConfigError
+
+__all__ = ["main"]
+
+USAGE_ERROR = 2
+FAILURE = 1
+LONGEST = 600  # Characters of a message; what lies in between is cut out.
+
+EXAMPLES = """\
+examples:
+  jaxmbrl list
+  jaxmbrl train pets cartpole_swingup --seed 0
+  jaxmbrl train pets cartpole_swingup --help                  all fields, with their defaults
+  jaxmbrl train pets pendulum --seeds 8 --agent.planner mppi --schedule.epochs 20
+  jaxmbrl resume runs/RUN
+  jaxmbrl evaluate runs/RUN --episodes 20
+"""
+
+TRAIN = """\
+Every field of the system, the schedule and the environment is an option of its own:
+
+  --agent.FIELD VALUE     such as --agent.planner mppi, --agent.planner.horizon 20
+  --schedule.FIELD VALUE  such as --schedule.epochs 20
+  --env.FIELD VALUE       such as --env.episode_length 500
+
+'jaxmbrl train SYSTEM ENV --help' lists them with their defaults; 'jaxmbrl list' lists SYSTEM and ENV.
+"""
+
+
+_STYLE: dict[str, Any] = {"allow_abbrev": False, "formatter_class": argparse.RawDescriptionHelpFormatter}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line.
+
+    Args:
+        argv: the words after ``jaxmbrl``; those of the process by default.
+
+    Returns:
+        The exit code: 0, 2 for a mistake in the command line, 1 for a run that failed, and 128 + N for signal N. A
+        mistake or failure is one line on standard error.
+    """
+    try:
+        return _run(sys.argv[1:] if argv is None else argv)
+    except ConfigError as error:
+        return _fail(error, USAGE_ERROR)
+    except (RuntimeError, MemoryError) as error:
+        if not _is_expected(error):
+            raise
+        return _fail(error, FAILURE)
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
+    except BrokenPipeError:  # The reader has enough, as in 'jaxmbrl list | head -1'.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def parsers() -> tuple[Parser, Parser]:
+    """The skeleton of the command line, and its ``train``; dotted options are taken out before they see a line."""
+    root = Parser(prog="jaxmbrl", description="Model-based reinforcement learning in JAX.", epilog=EXAMPLES, **_STYLE)
+    root.add_argument("--version", action="version", version=f"jaxmbrl {__version__}")
+    commands = root.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
+    commands.add_parser("list", help="list systems, environments, planners and models", **_STYLE)
+
+    train = commands.add_parser("train", help="start a run", epilog=TRAIN, add_help=False, **_STYLE)
+    train.add_argument("system", nargs="?", metavar="SYSTEM", help="such as pets")
+    train.add_argument("env", nargs="?", metavar="ENV", help="such as cartpole_swingup or brax/hopper")
+    train.add_argument("--preset", default="small", help="sizes to start from: small or paper (default: small)")
+    train.add_argument("--seed", type=whole_number(0), default=0, help="the first seed (default: 0)")
+    train.add_argument("--seeds", type=whole_number(1), default=1, help="how many, as one program (default: 1)")
+    train.add_argument("--run-dir", type=Path, metavar="DIR", help="a new directory (default: runs/SYSTEM-ENV-TIME)")
+    every = "between checkpoints; the last epoch always has one (default: 1)"
+    train.add_argument("--checkpoint-every", type=whole_number(1), default=1, metavar="EPOCHS", help=every)
+    train.add_argument("-h", "--help", action="store_true", help="this text; with SYSTEM and ENV, all fields")
+
+    resume = commands.add_parser("resume", help="continue a run, bit for bit", **_STYLE)
+    resume.add_argument("run", type=Path, metavar="RUN", help="a run directory")
+    resume.add_argument("--epochs", type=whole_number(1), help="a new total, to extend the run")
+
+    evaluate = commands.add_parser("evaluate", help="run episodes without exploration, and record one", **_STYLE)
+    evaluate.add_argument("run", type=Path, metavar="RUN", help="a run directory")
+    evaluate.add_argument("--episodes", type=whole_number(1), default=20, help="for each seed (default: 20)")
+    evaluate.add_argument("--seed", type=whole_number(0), default=0, help="of the evaluation (default: 0)")
+    return root, train
+
+
+def _run(argv: Sequence[str]) -> int:
+    words, dotted = split_dotted(argv)
+    root, train = parsers()
+    if not words:
+        root.print_help()
+        return 0
+    arguments = root.parse_args(words)
+    if arguments.command == "train" and arguments.help:
+        train.print_help()
+        if not (arguments.system and arguments.env):
+            return 0
+    if arguments.command != "train":
+        _refuse(dotted, arguments.command)
+    from jaxmbrl.cli import commands
+
+    match arguments.command:
+        case "list":
+            return commands.show_list()
+        case "resume":
+            return commands.resume(arguments)
+        case "evaluate":
+            return commands.evaluate(arguments)
+    return (commands.show_fields if arguments.help else commands.train)(arguments, dotted)
+
+
+def _refuse(dotted: dict[str, dict[str, str]], command: str) -> None:
+    for section, words in dotted.items():
+        for path in words:
+            raise ConfigError(f"--{section}.{path}: got it for '{command}', needs 'train': a run keeps its fields")
+
+
+def _is_expected(error: Exception) -> bool:
+    """Whether one line says all: a value that is not finite, or too little memory."""
+    names = {kind.__name__ for kind in type(error).__mro__}  # Not the classes themselves, which live beside JAX.
+    return bool(names & {"NonFiniteError", "MemoryError"}) or "RESOURCE_EXHAUSTED" in str(error)
+
+
+def _fail(error: object, code: int) -> int:
+    line = " ".join(str(error).split())
+    line = line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} ... {line[-LONGEST // 2 :]}"
+    print(f"jaxmbrl: error: {line}", file=sys.stderr, flush=True)  # noqa: T201
+    return code

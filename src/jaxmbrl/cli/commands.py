@@ -1,0 +1,137 @@
+"""What each command does. Heavy imports wait until a command needs them."""
+# ruff: noqa: T201  (printing is what a command line does)
+
+import argparse
+import itertools
+import os
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jaxmbrl import agents
+from jaxmbrl.cli import listing
+from jaxmbrl.config import ConfigError, near, override, parse
+
+if TYPE_CHECKING:
+    from jaxmbrl.training.manifest import Run
+    from jaxmbrl.training.runner import Outcome
+
+Dotted = Mapping[str, Mapping[str, str]]
+
+
+def show_list() -> int:
+    """``jaxmbrl list``."""
+    from jaxmbrl import envs
+
+    listing.print_table("systems", agents.SYSTEMS.items())
+    listing.print_table("environments", ((name, "") for name in envs.names()))
+    listing.print_table("planners", listing.parts("planners"))
+    listing.print_table("models", listing.parts("models"))
+    return 0
+
+
+def train(arguments: argparse.Namespace, dotted: Dotted) -> int:
+    """``jaxmbrl train SYSTEM ENV``."""
+    run = _run(arguments, dotted)
+    _keep_compilations()
+    from jaxmbrl.training import runner
+
+    directory = arguments.run_dir or _new_directory(run.system, run.env)
+    return _end(runner.train(run, directory), directory)
+
+
+def show_fields(arguments: argparse.Namespace, dotted: Dotted) -> int:
+    """``jaxmbrl train SYSTEM ENV --help``."""
+    run = _run(arguments, dotted)
+    listing.print_fields(run)
+    return 0
+
+
+def resume(arguments: argparse.Namespace) -> int:
+    """``jaxmbrl resume RUN``."""
+    _keep_compilations()
+    from jaxmbrl.training import runner
+
+    return _end(runner.resume(arguments.run, arguments.epochs), arguments.run)
+
+
+def evaluate(arguments: argparse.Namespace) -> int:
+    """``jaxmbrl evaluate RUN``."""
+    _keep_compilations()
+    from jaxmbrl.training.examine import examine
+
+    seen = examine(arguments.run, arguments.episodes, arguments.seed)
+    for seed, returns in zip(seen.seeds, seen.returns, strict=True):
+        print(f"seed {seed}: return {returns.mean():.4g} ± {returns.std():.3g} over {returns.size} episodes")
+    if len(seen.seeds) > 1:
+        means = seen.returns.mean(axis=1)
+        print(f"all seeds: return {means.mean():.4g} ± {means.std():.3g} between seeds")
+    print(seen.path)
+    print(seen.viewer)
+    return 0
+
+
+def _run(arguments: argparse.Namespace, dotted: Dotted) -> "Run":
+    """What the command line asks for, checked field by field."""
+    for name in ("system", "env"):
+        if getattr(arguments, name) is None:
+            raise ConfigError(f"{name.upper()}: missing; 'jaxmbrl list' shows them")
+    system = agents.load(arguments.system)
+    from jaxmbrl import envs
+    from jaxmbrl.training.manifest import Run
+
+    options = _options(envs.options(arguments.env), dotted["env"])
+    preset = system.preset(arguments.preset, envs.make(arguments.env, **options).spec)
+    return Run(
+        system=arguments.system,
+        env=arguments.env,
+        preset=arguments.preset,
+        options=options,
+        agent=override(preset.agent, dotted["agent"], "agent."),
+        schedule=override(preset.schedule, dotted["schedule"], "schedule."),
+        seed=arguments.seed,
+        seeds=arguments.seeds,
+        checkpoint_every=arguments.checkpoint_every,
+    )
+
+
+def _options(defaults: Mapping[str, Any], words: Mapping[str, str]) -> dict[str, Any]:
+    """An environment's options, with command-line words read by the types of the defaults."""
+    result = dict(defaults)
+    for name, text in words.items():
+        if name not in defaults:
+            hint = near(name, defaults)
+            raise ConfigError(f"env.{name}: no such option{hint}; options: {', '.join(defaults)}")
+        try:
+            result[name] = parse(text, type(defaults[name]))
+        except ConfigError as error:
+            raise ConfigError(f"env.{name}: {error}") from None
+    return result
+
+
+def _new_directory(system: str, env: str) -> Path:
+    """``runs/SYSTEM-ENV-TIME``, numbered where there is one of the same second."""
+    stem = f"runs/{system}-{env.replace('/', '-')}-{datetime.now():%Y%m%d-%H%M%S}"
+    candidates = itertools.chain([Path(stem)], (Path(f"{stem}-{i}") for i in itertools.count(2)))
+    return next(path for path in candidates if not path.exists())
+
+
+def _keep_compilations() -> None:
+    """Turn on JAX's persistent compilation cache, unless the environment or the caller has chosen one."""
+    import jax
+
+    if jax.config.values["jax_compilation_cache_dir"] is None:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxmbrl" / "jax"
+        jax.config.update("jax_compilation_cache_dir", str(cache))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+def _end(outcome: "Outcome", directory: Path) -> int:
+    """Report how a run ended: the exit code."""
+    from jaxmbrl.training.progress import say
+
+    if outcome.stopped_by is not None:
+        say(f"stopped after epoch {outcome.epoch}; go on by 'jaxmbrl resume {directory}'")
+    print(directory, flush=True)
+    return 0 if outcome.stopped_by is None else 128 + outcome.stopped_by

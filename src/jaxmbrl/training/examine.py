@@ -1,0 +1,93 @@
+"""Examine a finished or running run: episodes without exploration, and a viewer of one of them."""
+
+import json
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmbrl.config import ConfigError
+from jaxmbrl.training import checkpoint, manifest, runner
+from jaxmbrl.training.evaluation import evaluate, rollout
+from jaxmbrl.types import Key, PyTree
+
+FILE = "evaluation.json"
+STREAM = 0x6576616C  # Folded into the key, so that no evaluation shares its randomness with the training of a seed.
+
+
+class Examination(NamedTuple):
+    """What was seen.
+
+    Attributes:
+        seeds: the S seeds of the run.
+        epoch: completed epochs of the checkpoint.
+        returns: [S, episodes], undiscounted.
+        path: ``evaluation.json``.
+        viewer: the page or picture of an episode, of the seed with the highest mean return.
+    """
+
+    seeds: tuple[int, ...]
+    epoch: int
+    returns: np.ndarray
+    path: Path
+    viewer: Path
+
+
+def examine(directory: Path, episodes: int, seed: int) -> Examination:
+    """Run episodes without exploration from a run's latest checkpoint, and write what was seen into its directory.
+
+    Args:
+        directory: of the run.
+        episodes: for each seed of the run, all in one compiled program.
+        seed: of the evaluation.
+
+    Raises:
+        ConfigError: the directory holds no run or no checkpoint, or damaged ones.
+    """
+    run, _ = manifest.read(directory)
+    epoch = checkpoint.latest(directory / runner.CHECKPOINTS)
+    if epoch is None:
+        raise ConfigError(f"run: got {directory}, which holds no checkpoint yet, needs at least one")
+    program = runner.build(run)
+    state = runner.restore(directory, program, epoch)
+    key_returns, key_viewer = jax.random.split(jax.random.fold_in(jax.random.key(seed), STREAM))
+    agents = state.agent if run.seeds > 1 else jax.tree.map(lambda leaf: leaf[None], state.agent)
+    begin = time.monotonic()
+    run_episodes = jax.jit(jax.vmap(evaluate(program.env, program.agent, episodes)))
+    returns = np.asarray(run_episodes(agents, jax.random.split(key_returns, run.seeds)))
+    by_seed = zip(run.all_seeds, returns, strict=True)
+    content = {
+        "epoch": epoch,
+        "env_steps": int(jnp.max(state.env_steps)),
+        "episodes": episodes,
+        "evaluation_seed": seed,
+        **_summary(returns),
+        "seeds": [{"seed": name, **_summary(row), "returns": row.tolist()} for name, row in by_seed],
+        "wall_seconds": round(time.monotonic() - begin, 3),
+    }
+    path = directory / FILE
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    best = int(np.argmax(returns.mean(axis=1)))
+    viewer = _view(run, program, jax.tree.map(lambda leaf: leaf[best], agents), key_viewer, directory)
+    return Examination(tuple(run.all_seeds), epoch, returns, path, viewer)
+
+
+def _view(run: manifest.Run, program: runner.Program, agent_state: PyTree, key: Key, directory: Path) -> Path:
+    """Record an episode: a page for Brax's environments, an animated picture for the others."""
+    from jaxmbrl.diagnostics import animation, viewer
+
+    timesteps, _ = jax.device_get(jax.jit(rollout(program.env, program.agent))(agent_state, key))
+    ended = timesteps.terminated | timesteps.truncated
+    length = int(np.argmax(ended)) + 1  # The first step that ended it; an episode always ends.
+    timesteps = jax.tree.map(lambda leaf: leaf[:length], timesteps)
+    physics = {name: value for name, value in run.options.items() if name not in ("episode_length", "action_repeat")}
+    if run.env.startswith("brax/"):
+        return viewer.write_html(directory / "episode.html", run.env, timesteps, timesteps.reward[1:], **physics)
+    return animation.animate(run.env, timesteps.obs, directory / "episode.gif", **physics)
+
+
+def _summary(returns: np.ndarray) -> dict[str, float]:
+    return {"mean": float(np.mean(returns)), "std": float(np.std(returns))}

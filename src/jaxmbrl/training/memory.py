@@ -1,0 +1,41 @@
+"""Does a run fit into memory? Asked before anything is compiled."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+import jax
+
+from jaxmbrl.config import ConfigError
+from jaxmbrl.types import PyTree
+
+
+def num_bytes(template: PyTree) -> int:
+    """Memory of a tree of arrays or ``jax.ShapeDtypeStruct``."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(template))
+
+
+@contextlib.contextmanager
+def within_memory() -> Iterator[None]:
+    """Turn what an allocation raises into `ConfigError`."""
+    try:
+        yield
+    except (MemoryError, OverflowError) as error:
+        raise ConfigError(f"memory: some size is too large: {error}") from error
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise ConfigError(f"memory: some size is too large: {error}") from error
+
+
+def check(template: PyTree) -> None:
+    """Raise `ConfigError` where the state alone is more than the device holds."""
+    limit = (jax.devices()[0].memory_stats() or {}).get("bytes_limit")
+    limit = limit or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if num_bytes(template) > limit:
+        path, leaf = max(jax.tree_util.tree_flatten_with_path(template)[0], key=lambda item: num_bytes(item[1]))
+        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        raise ConfigError(
+            f"memory: the state takes {num_bytes(template) / 2**30:,.1f} GiB, needs at most {limit / 2**30:,.1f} GiB;"
+            f" the largest part is {name}, {leaf.dtype.name}{list(leaf.shape)}"
+        )

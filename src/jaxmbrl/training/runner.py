@@ -1,0 +1,249 @@
+"""Run a system on the host: compile, call epochs, log, checkpoint, resume.
+
+No mathematics happens here. The runner calls the one compiled epoch and looks at what comes out, so a run in chunks
+gives the numbers of a single program, and a resumed run those of an uninterrupted one.
+"""
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxmbrl import agents, envs
+from jaxmbrl.config import ConfigError
+from jaxmbrl.training import checkpoint, extension, finite, manifest, memory, metrics, progress
+from jaxmbrl.training.loop import Loop, make_loop
+from jaxmbrl.training.manifest import Run
+from jaxmbrl.training.progress import say
+from jaxmbrl.training.signals import stop_on_signal
+from jaxmbrl.types import Agent, Array, Environment, PyTree
+
+METRICS = "metrics.jsonl"
+SESSIONS = "sessions.jsonl"
+CHECKPOINTS = "checkpoints"
+
+
+class Program(NamedTuple):
+    """What a run computes, for all of its seeds at once.
+
+    Attributes:
+        env: the environment.
+        agent: the system.
+        loop: ``init`` takes keys [S] and ``epoch`` a state with axis S; one seed has no axis.
+        keys: [S] or [], what ``loop.init`` takes.
+        template: shapes and dtypes of the state.
+    """
+
+    env: Environment
+    agent: Agent
+    loop: Loop
+    keys: Array
+    template: PyTree
+
+
+class Session(NamedTuple):
+    """One process's share of a run.
+
+    Attributes:
+        run: what is run.
+        directory: where it is logged.
+        compute: the compiled epoch, ``state -> (state, metrics)``; consumes its argument.
+        flags: ``state -> {path: finite}``.
+        begin: when the run began, on the monotonic clock; earlier sessions count as if they had just ended.
+        report: shows progress.
+    """
+
+    run: Run
+    directory: Path
+    compute: Callable[[PyTree], tuple[PyTree, Any]]
+    flags: Callable[[PyTree], dict[str, Array]]
+    begin: float
+    report: progress.Report
+
+
+class Outcome(NamedTuple):
+    """How a run ended.
+
+    Attributes:
+        state: the state after the last epoch.
+        epoch: completed epochs.
+        stopped_by: the signal that stopped the run early, or None.
+    """
+
+    state: PyTree
+    epoch: int
+    stopped_by: int | None
+
+
+def build(run: Run) -> Program:
+    """Put the parts of ``run`` together, on the host and without compiling anything.
+
+    Raises:
+        ConfigError: some part of ``run`` is wrong, or does not fit another, or the state does not fit into memory.
+    """
+    manifest.check(run)
+    system = agents.load(run.system)
+    keys = jax.vmap(jax.random.key)(jnp.asarray(run.all_seeds, jnp.int32))
+    with memory.within_memory():
+        env = envs.make(run.env, **run.options)
+        try:
+            agent = system.make(env.spec, run.agent, env=env)
+        except ConfigError:
+            raise
+        except ValueError as error:  # Such as Spec.box, where a system needs continuous actions.
+            raise ConfigError(f"{run.system} does not fit {run.env}: {error}") from error
+        loop = make_loop(env, agent, run.schedule)
+        if run.seeds == 1:
+            keys = keys[0]
+        else:
+            loop = Loop(init=jax.vmap(loop.init), epoch=jax.vmap(loop.epoch))
+        template = jax.eval_shape(loop.init, keys)
+    memory.check(template)
+    return Program(env, agent, loop, keys, template)
+
+
+def train(run: Run, directory: Path) -> Outcome:
+    """Start a run in a new directory, and see it to its end.
+
+    Args:
+        run: what to run.
+        directory: new or empty.
+
+    Raises:
+        ConfigError: a mistake in ``run`` or ``directory``; nothing was compiled.
+        NonFiniteError: a value became nan or infinite; the last good checkpoint stands.
+    """
+    manifest.check_free(directory)
+    program = build(run)
+    manifest.create(directory, run)
+    return _go(run, directory, program, state=None, done=0)
+
+
+def resume(directory: Path, epochs: int | None = None) -> Outcome:
+    """Continue a run from its latest checkpoint, bit for bit; from the beginning if it has none.
+
+    Args:
+        directory: of the run.
+        epochs: a new total number of epochs, to extend the run.
+
+    Raises:
+        ConfigError: the directory holds no run, or a damaged one, or ``epochs`` have passed already.
+        NonFiniteError: as in `train`.
+    """
+    run, versions = manifest.read(directory)
+    done = checkpoint.latest(directory / CHECKPOINTS) or 0
+    if epochs is not None:
+        if epochs < max(done, 1):
+            raise ConfigError(f"epochs: got {epochs}, needs at least {max(done, 1)}: so many are completed")
+        run = run._replace(schedule=_with_epochs(run.schedule, epochs))
+    changed = manifest.differences(versions, manifest.provenance())
+    if changed:
+        say(f"warning: the run was started under other versions, so numbers may differ: {changed}")
+    program = build(run)
+    state = restore(directory, program, done) if done else None
+    manifest.write(directory, run, versions)
+    return _go(run, directory, program, state, done)
+
+
+def restore(directory: Path, program: Program, epoch: int) -> PyTree:
+    """The state after ``epoch`` epochs. Raises `ConfigError` where its checkpoint is damaged or of another program."""
+    checkpoints, template = directory / CHECKPOINTS, program.template
+    prefix = "replay.data."
+    stored = {
+        name.removeprefix(prefix): shape
+        for name, shape in checkpoint.shapes(checkpoints, epoch).items()
+        if name.startswith(prefix)
+    }
+    smaller = template._replace(replay=extension.before(template.replay, stored))
+    state = checkpoint.restore(checkpoints, epoch, smaller)
+    return state._replace(replay=extension.grow(state.replay, template.replay))
+
+
+def _go(run: Run, directory: Path, program: Program, state: PyTree, done: int) -> Outcome:
+    """Compile, and call epochs from ``state``, or from the beginning where it is None."""
+    begin = time.monotonic()
+    kept = metrics.truncate(directory / METRICS, done)
+    begin -= max((row["wall_seconds"] for row in kept), default=0.0)
+    if done >= run.schedule.epochs:
+        say(f"{directory} is finished: {done} of {run.schedule.epochs} epochs; 'resume --epochs N' extends it")
+        return Outcome(state, done, None)
+    with stop_on_signal() as stopped:
+        say("compiling")
+        state, compute, seconds = _compile(program, state)
+        _record_session(directory, done, seconds, program.template)
+        with progress.reporter(done, run.schedule.epochs, int(jnp.sum(state.env_steps))) as report:
+            session = Session(run, directory, compute, _finite_flags(run), begin, report)
+            state, epoch = _epochs(session, state, done, stopped)
+    return Outcome(state, epoch, stopped[0] if epoch < run.schedule.epochs else None)
+
+
+def _epochs(session: Session, state: PyTree, done: int, stopped: list[int]) -> tuple[PyTree, int]:
+    """Run epochs until the last or a signal, with checkpoints on the way and at the end. Consumes ``state``."""
+    epoch = saved = done
+    with checkpoint.manager(session.directory / CHECKPOINTS) as checkpoints:
+        while epoch < session.run.schedule.epochs and not stopped:
+            epoch += 1
+            state = _epoch(session, state, epoch)
+            if epoch % session.run.checkpoint_every == 0:
+                checkpoint.save(checkpoints, epoch, state)
+                saved = epoch
+        if epoch > saved:
+            checkpoint.save(checkpoints, epoch, state)
+    return state, epoch
+
+
+def _epoch(session: Session, state: PyTree, epoch: int) -> PyTree:
+    """One epoch: compute, check, log, show. Consumes ``state``."""
+    seeds = session.run.all_seeds
+    state, measured = session.compute(state)
+    measured = jax.device_get(measured)
+    finite.check(seeds, epoch, measured, jax.device_get(session.flags(state)))
+    rows = metrics.rows(seeds, epoch, measured, time.monotonic() - session.begin)
+    metrics.append(session.directory / METRICS, rows)
+    session.report(epoch, rows)
+    return state
+
+
+def _compile(program: Program, state: PyTree) -> tuple[PyTree, Callable[..., Any], dict[str, float]]:
+    """Compile what the run still needs, and make the first state unless there is one. Returns seconds by program."""
+    seconds = {}
+    if state is None:
+        begin = time.monotonic()
+        init = jax.jit(program.loop.init).lower(program.keys).compile()
+        seconds["init"] = round(time.monotonic() - begin, 3)
+        state = init(program.keys)
+    begin = time.monotonic()
+    epoch = jax.jit(program.loop.epoch, donate_argnums=0).lower(program.template).compile()
+    seconds["epoch"] = round(time.monotonic() - begin, 3)
+    return state, epoch, seconds
+
+
+def _finite_flags(run: Run) -> Callable[[PyTree], dict[str, Array]]:
+    check = jax.jit(partial(finite.flags, batch_axes=int(run.seeds > 1)))
+    return lambda state: check({"agent": state.agent, "obs": state.timestep.obs})
+
+
+def _record_session(directory: Path, done: int, seconds: dict[str, float], template: PyTree) -> None:
+    """Add a line to ``sessions.jsonl``: when a process took the run up, under what, and its compile times."""
+    session = {
+        "from_epoch": done,
+        "compile_seconds": seconds,
+        "state_bytes": memory.num_bytes(template),
+        **manifest.provenance(),
+    }
+    with (directory / SESSIONS).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(session) + "\n")
+    say(f"compiled in {sum(seconds.values()):.1f} s; the state takes {memory.num_bytes(template) / 2**20:,.1f} MiB")
+
+
+def _with_epochs(schedule: Any, epochs: int) -> Any:
+    try:
+        return dataclasses.replace(schedule, epochs=epochs)
+    except ConfigError as error:
+        raise ConfigError(f"schedule.{error}") from None
