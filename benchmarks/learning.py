@@ -3,8 +3,7 @@
     python -m benchmarks.learning [cartpole_swingup pendulum cartpole brax/inverted_pendulum] [--seeds 10]
         [--epochs N] [--csv runs/learning.csv]
 
-The random steps that fill the store first count as episode 1, however many short episodes they hold, and each finished
-episode after them is one more. Every episode goes to the CSV; the summary is printed as JSON.
+Episodes are counted from the first random one on. Every episode goes to the CSV; the summary is printed as JSON.
 """
 
 import argparse
@@ -38,28 +37,24 @@ GOALS = {
 
 @dataclasses.dataclass(frozen=True)
 class Episode:
-    """A finished episode: its number as counted above, the environment steps at its end, its return."""
+    """A finished episode: its number from 1 on, the environment steps at its end, its return."""
 
     number: int
     env_steps: int
     episode_return: float
 
 
-def episodes(reward: np.ndarray, ended: np.ndarray, prefill: int) -> list[Episode]:
+def episodes(reward: np.ndarray, ended: np.ndarray) -> list[Episode]:
     """The episodes of one environment's steps in order.
 
     Args:
         reward: [T].
         ended: bool [T], terminated or truncated.
-        prefill: steps at the beginning that were random.
     """
     ends = np.flatnonzero(ended) + 1
     totals = np.concatenate([[0.0], np.cumsum(reward, dtype=np.float64)])
-    result, number = [], 1
-    for begin, end in zip([0, *ends[:-1]], ends, strict=True):
-        number += end > prefill
-        result.append(Episode(int(number), int(end), float(totals[end] - totals[begin])))
-    return result
+    spans = zip([0, *ends[:-1]], ends, strict=True)
+    return [Episode(n + 1, int(end), float(totals[end] - totals[begin])) for n, (begin, end) in enumerate(spans)]
 
 
 def summarise(runs: Sequence[Sequence[Episode]], goal: Goal) -> dict[str, Any]:
@@ -102,7 +97,7 @@ def learn(env_name: str, seeds: int, epochs: int | None) -> tuple[list[list[Epis
     results: list[Any] = []
     seconds = timing.measure(lambda: results.append(jax.block_until_ready(compiled(keys))))
     reward, ended = jax.device_get(results[0])
-    histories = [episodes(r, e, schedule.prefill) for r, e in zip(reward, ended, strict=True)]
+    histories = [episodes(r, e) for r, e in zip(reward, ended, strict=True)]
     return histories, {"compile_seconds": compile_seconds, "run_seconds": seconds.wall, "run_cpu_seconds": seconds.cpu}
 
 

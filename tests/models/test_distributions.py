@@ -80,7 +80,7 @@ def test_gaussian_samples_have_the_moments(outputs, key):
 
 
 def test_gaussian_loss_is_the_scaled_likelihood(outputs, key):
-    """mean over D of (error^2 / var + log var): twice the negative log-likelihood without its constant."""
+    """The mean over D of (error^2 / var + log var): twice the negative log-likelihood without its constant."""
     target = jax.random.normal(key, (20, SIZE))
     mean, var = twin(outputs)
     expected = np.mean((np.asarray(target, np.float64) - mean) ** 2 / var + np.log(var), axis=-1)

@@ -25,8 +25,7 @@ def base(family="gaussian"):
 @functools.cache
 def build(propagation, size=3, elites=3, particles=6, family="gaussian"):
     """An ensemble and its compiled step."""
-    config = dict(size=size, elites=elites, particles=particles, propagation=propagation)
-    model = ensemble.transform(base(family), **config)
+    model = ensemble.transform(base(family), size=size, elites=elites, particles=particles, propagation=propagation)
     return model, jax.jit(model.world.step)
 
 
@@ -45,7 +44,9 @@ def begin(model, params, key, steps=1):
 
 
 def close(tree, other, **tolerance):
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, **({"rtol": 1e-5, "atol": 1e-6} | tolerance)), tree, other)
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, **({"rtol": 1e-5, "atol": 1e-6} | tolerance)), tree, other
+    )
 
 
 def same_members(params):
@@ -61,7 +62,7 @@ def means(model, params, obs=OBS):
 @pytest.mark.parametrize("propagation", ["ts1", "tsinf"])
 def test_ensemble_of_one_deterministic_model_is_that_model(propagation, key):
     model, step = build(propagation, 1, 1, 4, "deterministic")
-    params = model.world.init(key)
+    params = jax.jit(model.world.init)(key)
     member = jax.tree.map(lambda leaf: leaf[0], params.members)
     state, prediction = step(params, key, begin(model, params, key), ACTION)
     expected = model.base.outcome(member, key, OBS, ACTION)
@@ -71,7 +72,7 @@ def test_ensemble_of_one_deterministic_model_is_that_model(propagation, key):
 
 def test_ensemble_of_one_has_the_models_loss(key):
     model, _ = build("tsinf", 1, 1, 4)
-    params, batch = model.world.init(key), systems.transitions(key, 8)
+    params, batch = jax.jit(model.world.init)(key), systems.transitions(key, 8)
     member = jax.tree.map(lambda leaf: leaf[0], params.members)
     close(model.world.loss(params, key, batch), one_step.world_model(model.base).loss(member, key, batch))
 
@@ -92,8 +93,9 @@ def test_permuting_members_permutes_particles_and_nothing_else(params, key):
     close(*(ensemble.uncertainty(model, p, OBS, ACTION) for p in (params, shuffled)))
 
     model, step = build("tsinf", family="deterministic")
-    params, shuffled = (p._replace(members=p.members._replace(network=_half(p.members.network), family={}))
-                        for p in (params, shuffled))
+    params, shuffled = (
+        p._replace(members=p.members._replace(network=_half(p.members.network), family={})) for p in (params, shuffled)
+    )
     state = begin(model, params, key)
     close(step(params, key, state, ACTION)[0][order], step(shuffled, key, state, ACTION)[0])
 
@@ -108,7 +110,7 @@ def _half(network):
 def test_ts1_is_tsinf_for_identical_deterministic_members(key):
     model, ts1 = build("ts1", family="deterministic")
     _, tsinf = build("tsinf", family="deterministic")
-    params = same_members(model.world.init(key))
+    params = same_members(jax.jit(model.world.init)(key))
     state = jax.random.normal(key, (3, 2, 2))  # particles apart: one out of its place would show
     close(ts1(params, key, state, ACTION), tsinf(params, key, state, ACTION))
 
@@ -136,7 +138,7 @@ def test_tsinf_members_are_isolated(params, key):
 def test_ts1_deals_every_member_its_share_and_keeps_particles_in_place(key):
     """Members move a particle by 1, 2 or 3 and particles start far apart: who met whom can be read off."""
     model, step = build("ts1", family="deterministic")
-    params = model.world.init(key)
+    params = jax.jit(model.world.init)(key)
     network = jax.tree.map(jnp.zeros_like, params.members.network)
     network["params"]["layer_1"]["bias"] = jnp.arange(1.0, 4.0)[:, None] * jnp.ones(2)
     params = params._replace(members=params.members._replace(network=network))
@@ -154,7 +156,7 @@ def test_ts1_deals_every_member_its_share_and_keeps_particles_in_place(key):
 
 def test_actions_of_their_own_stay_with_their_particles(key):
     model, step = build("ts1", family="deterministic")
-    params = same_members(model.world.init(key))
+    params = same_members(jax.jit(model.world.init)(key))
     state, action = jax.random.normal(key, (3, 2, 2)), jnp.linspace(-1.0, 1.0, 6).reshape(3, 2, 1)
     successors, prediction = step(params, key, state, action)
     member = jax.tree.map(lambda leaf: leaf[0], params.members)
@@ -205,7 +207,7 @@ def test_only_elites_predict(propagation, params, key):
 
 def test_spread_gives_every_row_one_members_prediction(params, key):
     model, step = build("tsinf", family="deterministic")
-    params = model.world.init(key)
+    params = jax.jit(model.world.init)(key)
     batch = jax.random.normal(key, (12, 2))
     cloud = ensemble.spread(batch, 3)
     np.testing.assert_array_equal(cloud.reshape(12, 2), batch)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmbrl.models.networks import ACTIVATIONS, PRECISIONS, MLP, truncated_normal_init
+from jaxmbrl.models.networks import ACTIVATIONS, MLP, PRECISIONS, truncated_normal_init
 
 TWINS = {
     "swish": lambda x: x / (1 + np.exp(-x)),

@@ -55,7 +55,7 @@ def test_observing_is_believing(walk, key):
 
 
 def noisy_model():
-    """s' = params * s + action + noise, reward s'."""
+    """Next state s' = params * s + action + noise, reward s'."""
 
     def step(params, key, state, action):
         state = params * state + action[0] + jax.random.normal(key)

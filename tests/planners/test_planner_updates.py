@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxmbrl.planners import cem, gradient, icem, mppi, random_shooting
-from jaxmbrl.planners.candidates import WORST, evaluate, report, select
+from jaxmbrl.planners.candidates import WORST, elite_shares, evaluate, report, select
 
 SHAPE = (4, 2)
 LOW, HIGH = jnp.full(SHAPE, -1.0), jnp.full(SHAPE, 3.0)
@@ -203,3 +203,11 @@ def test_evaluate_select_and_report():
     info = report(candidates, scores, jnp.zeros((2, 1)), jnp.full((2, 1), 10.0))
     assert (float(info.score), float(info.mean_score), float(info.finite)) == (2.0, 1.5, 0.5)
     assert float(info.spread) == pytest.approx(np.std([0, 2, 4, 6]) / 10)
+
+
+def test_ties_are_elites_in_equal_shares():
+    scores = jnp.array([1.0, 3.0, 2.0, 2.0, WORST])
+    np.testing.assert_allclose(elite_shares(scores, 2), [0, 1 / 3, 1 / 3, 1 / 3, 0])  # the second best is two
+    np.testing.assert_allclose(elite_shares(jnp.zeros(4), 1), 0.25)  # nothing tells them apart
+    np.testing.assert_allclose(elite_shares(jnp.full(4, WORST), 1), 0.25)
+    np.testing.assert_allclose(elite_shares(scores, 5), [0.25, 0.25, 0.25, 0.25, 0])  # a bad score is never elite

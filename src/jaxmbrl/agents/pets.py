@@ -4,8 +4,9 @@
     each epoch:  fit the bootstrapped ensemble to all data
                  each step:  CEM on the particles' mean return, take the first action, shift the plan
 
-Differs from the paper: targets are normalised as inputs are; candidates share their noise (see `planners.receding`);
-bootstraps are drawn lazily (see `models.fitting`).
+Differs from the paper: targets are normalised as inputs are; each member bounds its log-variance by itself;
+minibatches are drawn with replacement from lazily drawn bootstraps (see `models.fitting`); candidates share their noise
+(see `planners.receding`).
 """
 
 from typing import Any
@@ -42,14 +43,17 @@ def preset(name: str, spec: Spec) -> Preset:
 
 
 def _small(spec: Spec) -> Preset:
+    """Sized for two cores. Where episodes may end at any step, the model is refitted every 25 steps from the first on."""
     agent = Config(
-        horizon=20,
-        model=ensemble.Config(member=one_step.Config(hidden=(64, 64)), size=5, particles=5),
-        fit=fitting.Config(batch_size=64, passes=20),
+        horizon=25,
+        model=ensemble.Config(member=one_step.Config(hidden=(64, 64)), particles=5),
+        fit=fitting.Config(learning_rate=3e-3, batch_size=64, passes=100),
         planner=cem.Config(population=100, elites=10, iterations=4),
     )
-    steps = min(spec.episode_length, 200)
-    return Preset(agent, Schedule(epochs=11, prefill=steps, epoch_steps=steps))
+    if spec.termination is None:
+        steps = min(spec.episode_length, 200)
+        return Preset(agent, Schedule(epochs=11, prefill=steps, epoch_steps=steps))
+    return Preset(agent, Schedule(epochs=8, prefill=25, epoch_steps=200, fits_per_epoch=8))
 
 
 # Hidden widths, weight decay of each layer, candidates, horizon, epochs, steps an episode (Chua et al. 2018, App. A.3,

@@ -1,10 +1,11 @@
 """Random-shooting MPC: the model-based half of Nagabandi et al. 2017 (arXiv:1708.02596, Alg. 1).
 
-    fill the replay store with random actions
+    fill the replay store with ten episodes of random actions
     each epoch:  fit one deterministic network to all data
                  each step:  the best of K random action sequences, take its first action
 
-Differs from the paper: no noise is added to the training data, which the code released with it does.
+Differs from the paper: no noise is added to the training data; minibatches are uniform over all data, where the
+paper's prefer the newer (9 of 10); the controller's own episodes are not held apart from one that validates.
 """
 
 from typing import Any
@@ -65,4 +66,4 @@ def _paper(spec: Spec) -> Preset:
     horizon, population = _PAPER.get(spec.name, _PAPER["brax/halfcheetah"])
     agent = Config(horizon=horizon, planner=random_shooting.Config(population=population))
     steps = spec.episode_length
-    return Preset(agent, Schedule(epochs=7 * 9, prefill=10 * steps, epoch_steps=steps))
+    return Preset(agent, Schedule(epochs=7, prefill=10 * steps, epoch_steps=9 * steps))

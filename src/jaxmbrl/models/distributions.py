@@ -36,17 +36,21 @@ class Family(NamedTuple):
 
 
 def bounded_var(raw: Array, low: Array, high: Array) -> Array:
-    r"""The variance whose logarithm is ``raw`` squashed softly into [low, high].
+    r"""The variance whose logarithm is ``raw`` squashed softly between ``low`` and ``high``.
 
-    Chua et al. 2018 (App. A.1) bound a log-variance by :math:`l' = h - softplus(h - l)` and then by
-    :math:`low + softplus(l' - low)`. The exponential of that is :math:`e^{low} + e^h \sigma(l - h)`, which needs no
-    logarithm: on a CPU those cost more than the matrix products of a small network.
+    Chua et al. 2018 (App. A.1) bound a log-variance by :math:`upper = high - softplus(high - raw)` and then by
+    :math:`low + softplus(upper - low)`. The exponential of that is :math:`e^{low} + e^{high} \sigma(raw - high)`,
+    within :math:`(e^{low}, e^{low} + e^{high})`. It needs no logarithm: on a CPU those cost more than the matrix
+    products of a small network.
     """
     return jnp.exp(low) + jnp.exp(high) * jax.nn.sigmoid(raw - high)
 
 
 def _gaussian_init(size: int) -> PyTree:
-    return {"max_log_var": jnp.full((size,), MAX_LOG_VAR_INIT), "min_log_var": jnp.full((size,), MIN_LOG_VAR_INIT)}
+    return {
+        "max_log_var": jnp.full((size,), MAX_LOG_VAR_INIT, jnp.float32),
+        "min_log_var": jnp.full((size,), MIN_LOG_VAR_INIT, jnp.float32),
+    }
 
 
 def _gaussian_distribution(params: PyTree, outputs: Array) -> distrax.Distribution:

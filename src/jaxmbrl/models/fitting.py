@@ -148,6 +148,7 @@ def fit(
     bootstraps = jax.random.split(key_bootstrap, model.size) if config.bootstrap else None
     steps = (replays.num_transitions(replay) + config.batch_size - 1) // config.batch_size
     validate = partial(_validate, model, replay=replay, config=config) if config.holdout_every else None
+    blind = replays.num_transitions(replay) < config.holdout_every  # too few to hold one out
 
     def run_pass(progress: _Progress) -> _Progress:
         key_pass = jax.random.fold_in(key_passes, progress.number)
@@ -167,7 +168,9 @@ def fit(
         start = (progress.members, progress.optimiser, jnp.zeros(()))
         members, optimiser_state, total = jax.lax.fori_loop(0, steps, gradient_step, start)
         progress = progress._replace(members=members, optimiser=optimiser_state, train_loss=total / steps)
-        progress = _keep_best(progress, validate(members), config) if validate else progress._replace(best=members)
+        progress = (
+            _keep_best(progress, validate(members), blind, config) if validate else progress._replace(best=members)
+        )
         return progress._replace(number=progress.number + 1)
 
     def go_on(progress: _Progress) -> Array:
@@ -225,10 +228,10 @@ def _validate(model: Ensemble, members: one_step.Params, *, replay: Replay, conf
     return jnp.sum(losses * weight, axis=1) / jnp.maximum(jnp.sum(weight), 1.0)
 
 
-def _keep_best(progress: _Progress, loss: Array, config: Config) -> _Progress:
-    """Remember each member at its best, and count passes since any member improved."""
+def _keep_best(progress: _Progress, loss: Array, blind: Array, config: Config) -> _Progress:
+    """Remember each member at its best (its latest, if nothing is held out), and count passes since any improved."""
     fall = progress.best_loss - loss
-    improved = fall > config.min_improvement * jnp.abs(progress.best_loss)
+    improved = (fall > config.min_improvement * jnp.abs(progress.best_loss)) | blind
     best = jax.tree.map(
         lambda new, old: jnp.where(improved.reshape((-1,) + (1,) * (new.ndim - 1)), new, old),
         progress.members,

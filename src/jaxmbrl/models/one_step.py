@@ -137,11 +137,14 @@ def make(spec: Spec, config: Config | None = None) -> OneStepModel:
         config: see `Config`.
 
     Raises:
-        ConfigError: if the reward is neither learned nor known.
+        ConfigError: if the reward or the termination is neither learned nor known.
     """
     config = config or Config()
     if spec.reward is None and not config.learn_reward:
         raise ConfigError(f"learn_reward: got False, needs True, since {spec.name} has no known reward function")
+    if spec.reward is None and spec.termination is None and not config.learn_continuation:
+        needs = f"True, since {spec.name} has no known termination function"
+        raise ConfigError(f"learn_continuation: got False, needs {needs}")
     family = FAMILIES[config.family]
     outputs = family.num_outputs(spec.obs_size + config.learn_reward) + config.learn_continuation
     network = MLP(config.hidden, outputs, config.activation, config.precision)

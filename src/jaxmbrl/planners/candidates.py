@@ -75,6 +75,18 @@ def select(candidates: Array, scores: Array, num: int) -> Array:
     return candidates[index]
 
 
+def elite_shares(scores: Array, num: int) -> Array:
+    """Equal shares [N], summing to 1, for the ``num`` best of the scores [N] and for all that tie with the last of them.
+
+    Where nothing tells candidates apart (a task that only asks to stay alive), none is preferred by its place in the
+    list: an average over all of them stays where it was. Scores that are not finite have no share unless all are.
+    """
+    threshold = jax.lax.top_k(scores, num)[0][-1]
+    elite = (scores >= threshold) & (scores > WORST)
+    elite = jnp.where(jnp.any(elite), elite, True)
+    return elite / jnp.sum(elite, dtype=jnp.float32)
+
+
 def report(candidates: Array, scores: Array, low: Array, high: Array) -> PlanInfo:
     """What one iteration contributes to `PlanInfo`: the same fields without the axis I."""
     finite = scores > WORST

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmbrl.config import ConfigError, configurable, option
-from jaxmbrl.planners.candidates import Objective, PlanInfo, bounds, evaluate, report, select
+from jaxmbrl.planners.candidates import Objective, PlanInfo, bounds, elite_shares, evaluate, report
 from jaxmbrl.types import Array, Key, Planner
 
 
@@ -51,22 +51,26 @@ def sample(key: Key, mean: Array, var: Array, *, low: Array, high: Array, popula
     return jnp.clip(mean + std * noise, low, high)  # the clip only removes rounding errors
 
 
-def refit(mean: Array, var: Array, elites: Array, *, alpha: float | Array = 0.1) -> tuple[Array, Array]:
+def refit(
+    mean: Array, var: Array, candidates: Array, shares: Array, *, alpha: float | Array = 0.1
+) -> tuple[Array, Array]:
     r"""Move a Gaussian towards the elites.
 
-    :math:`\mu' = \alpha \mu + (1 - \alpha) \operatorname{mean}(elites)`, and the same for the variance.
+    :math:`\mu' = \alpha \mu + (1 - \alpha) \sum_i w_i x_i`, and the same for the variance.
 
     Args:
         mean: [*S].
         var: [*S].
-        elites: [K, *S].
+        candidates: x, [N, *S].
+        shares: w, [N], summing to 1: positive for elites, 0 for the others.
         alpha: [], share of the old moments that is kept.
 
     Returns:
         The new mean and variance.
     """
-    new_mean = alpha * mean + (1 - alpha) * jnp.mean(elites, axis=0)
-    return new_mean, alpha * var + (1 - alpha) * jnp.var(elites, axis=0)
+    elite_mean = jnp.tensordot(shares, candidates, axes=1)
+    elite_var = jnp.tensordot(shares, (candidates - elite_mean) ** 2, axes=1)
+    return alpha * mean + (1 - alpha) * elite_mean, alpha * var + (1 - alpha) * elite_var
 
 
 def search(
@@ -101,7 +105,8 @@ def search(
 
     Source: Chua et al. 2018, Alg. 1 and appendix A, arXiv:1805.12114.
 
-    Differs from the paper: the number of iterations is fixed, a collapsed variance does not end the search.
+    Differs from the paper: the number of iterations is fixed, a collapsed variance does not end the search; candidates
+    that tie with the last elite are elites too.
     """
 
     def iterate(carry: tuple[Array, Array], keys: Key) -> tuple[tuple[Array, Array], PlanInfo]:
@@ -109,7 +114,7 @@ def search(
         key_candidates, key_objective = keys
         candidates = sample(key_candidates, mean, var, low=low, high=high, population=population)
         scores = evaluate(objective, key_objective, candidates)
-        carry = refit(mean, var, select(candidates, scores, elites), alpha=alpha)
+        carry = refit(mean, var, candidates, elite_shares(scores, elites), alpha=alpha)
         return carry, report(candidates, scores, low, high)
 
     start = (plan.mean, ((high - low) / 4) ** 2)

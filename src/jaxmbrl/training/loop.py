@@ -135,11 +135,11 @@ def _epoch(env: Environment, agent: Agent, schedule: Schedule, state: LoopState)
 
     state, metrics = jax.lax.scan(phase, state, length=schedule.fits_per_epoch)
     metrics = _mean(metrics) | _episode_metrics(state)
+    key_eval, key_next = jax.random.split(state.key)  # used or not: evaluating changes nothing of the training
     if schedule.eval_episodes:
-        key_eval, key_next = jax.random.split(state.key)
         returns = evaluate(env, agent, schedule.eval_episodes)(state.agent, key_eval)
-        state, metrics = state._replace(key=key_next), metrics | {"eval_return": jnp.mean(returns)}
-    return state, metrics
+        metrics |= {"eval_return": jnp.mean(returns)}
+    return state._replace(key=key_next), metrics
 
 
 def _interact(env: Environment, agent: Agent, act: Act, state: LoopState, key: Key, steps: int) -> LoopState:
