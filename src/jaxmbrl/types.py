@@ -146,7 +146,7 @@ class Environment(NamedTuple):
     Attributes:
         spec: what a learner may know beforehand.
         reset: ``(key) -> TimeStep``.
-        step: ``(key, timestep, action [A]) -> TimeStep``; never called on a finished episode.
+        step: ``(key, timestep, action [A]) -> TimeStep``; callers mask what a finished episode gives.
     """
 
     spec: Spec

@@ -76,7 +76,7 @@ def select(candidates: Array, scores: Array, num: int) -> Array:
 
 
 def elite_shares(scores: Array, num: int) -> Array:
-    """Equal shares [N], summing to 1, for the ``num`` best of the scores [N] and for all that tie with the last of them.
+    """Equal shares [N], summing to 1, for the ``num`` best scores [N] and those that tie with the last of them.
 
     Where nothing tells candidates apart (a task that only asks to stay alive), none is preferred by its place in the
     list: an average over all of them stays where it was. Scores that are not finite have no share unless all are.

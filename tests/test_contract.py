@@ -1,0 +1,271 @@
+"""The contract that every component keeps; a new component is a new row of a table below.
+
+A row is a pair of functions: ``begin(key) -> carry`` and ``advance(key, carry) -> (carry, output)``, the way the
+component is used in a compiled loop. Outputs hold all that it computes.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxmbrl import agents, envs, planners
+from jaxmbrl import replay as replays
+from jaxmbrl.agents import mpc, pets, random_shooting
+from jaxmbrl.envs import classic, wrappers
+from jaxmbrl.models import ensemble, fitting, one_step, simulator
+from jaxmbrl.planners import cem
+from jaxmbrl.training.loop import random_action
+
+ENV = envs.make("cartpole", episode_length=20)  # it terminates, and its reward and termination are known
+MEMBER = one_step.Config(hidden=(8,))
+PARTICLES = ensemble.Config(member=MEMBER, size=3, elites=3, particles=6)
+
+
+class Row(NamedTuple):
+    begin: Callable[[Any], Any]
+    advance: Callable[[Any, Any], tuple[Any, Any]]
+
+
+def planner_row(config):
+    planner = planners.make((4, 2), -1.0, 2.0, config)
+
+    def objective(key, candidates):
+        noise = 1e-3 * jax.random.normal(key, candidates.shape[:1])
+        return noise - jnp.sum((candidates - 0.5) ** 2, axis=(1, 2))
+
+    def advance(key, plan):
+        solution, plan, info = planner.plan(key, objective, plan)
+        return plan, (solution, info)
+
+    return Row(lambda key: planner.init(), advance)
+
+
+def model_row(world):
+    """One imagined step, the loss, and an observation."""
+
+    def begin(key):
+        key_params, key_reset, key_start = jax.random.split(key, 3)
+        params = world.init(key_params)
+        return params, world.start(params, key_start, ENV.reset(key_reset))
+
+    def advance(key, carry):
+        params, state = carry
+        key_step, key_loss, key_reset, key_observe, key_data = jax.random.split(key, 5)
+        action = jnp.full((1,), 0.5)
+        successor, prediction = world.step(params, key_step, state, action)
+        loss = world.loss(params, key_loss, experience(key_data, 4))
+        seen = world.observe(params, key_observe, successor, action, ENV.reset(key_reset))
+        return (params, successor), (prediction, loss, seen, world.features(params, successor))
+
+    return Row(begin, advance)
+
+
+def system_row(name, config, **options):
+    """An act, a slow and a fast update, as an epoch has them."""
+    agent = agents.load(name).make(ENV.spec, config, **options)
+
+    def begin(key):
+        key_init, key_memory = jax.random.split(key)
+        state = agent.init(key_init)
+        return state, agent.memory(state, key_memory)
+
+    def advance(key, carry):
+        state, memory = carry
+        key_reset, key_act, key_fit, key_improve, key_data = jax.random.split(key, 5)
+        action, memory, extras = agent.act(state, key_act, memory, ENV.reset(key_reset), explore=True)
+        store = filled_store(key_data)
+        state, fit_metrics = agent.fit(state, key_fit, store)
+        state, metrics = agent.improve(state, key_improve, store)
+        return (state, memory), (action, extras, fit_metrics, metrics)
+
+    return Row(begin, advance)
+
+
+def env_row(env):
+    step = functools.partial(wrappers.auto_reset_step, env)
+
+    def advance(key, timestep):
+        key_action, key_step = jax.random.split(key)
+        transition, timestep = step(key_step, timestep, random_action(key_action, env.spec))
+        return timestep, transition
+
+    return Row(env.reset, advance)
+
+
+def experience(key, num):
+    """``num`` first steps of episodes under random actions."""
+
+    def one(key):
+        key_reset, key_action, key_step = jax.random.split(key, 3)
+        return wrappers.auto_reset_step(ENV, key_step, ENV.reset(key_reset), random_action(key_action, ENV.spec))[0]
+
+    return jax.vmap(one)(jax.random.split(key, num))
+
+
+def filled_store(key):
+    data = jax.tree.map(lambda leaf: leaf[:, None], experience(key, 12))
+    return replays.Replay(data, jnp.int32(0), jnp.int32(12))
+
+
+FIT = fitting.Config(batch_size=4, passes=2, holdout_every=4, patience=1)
+PLANNERS = {
+    "cem": planners.cem.Config(population=12, elites=3, iterations=2),
+    "gradient": planners.gradient.Config(restarts=2, iterations=2),
+    "icem": planners.icem.Config(population=12, elites=3, iterations=2, keep=1),
+    "mppi": planners.mppi.Config(population=12, iterations=2),
+    "random_shooting": planners.random_shooting.Config(population=12),
+}
+MODELS = {
+    "one_step": lambda: one_step.world_model(one_step.make(ENV.spec, MEMBER)),
+    "simulator": lambda: simulator.make(ENV),
+    **{
+        f"ensemble/{name}": lambda name=name: (
+            ensemble.make(
+                ENV.spec, ensemble.Config(member=MEMBER, size=3, elites=3, particles=6, propagation=name)
+            ).world
+        )
+        for name in ("expectation", "moment_matching", "ts1", "tsinf")
+    },
+}
+SYSTEMS = {
+    "pets": pets.Config(horizon=3, model=PARTICLES, fit=FIT, planner=PLANNERS["cem"]),
+    "random_shooting": random_shooting.Config(
+        horizon=3,
+        model=ensemble.Config(member=MEMBER, size=1, elites=1, particles=1),
+        fit=FIT,
+        planner=PLANNERS["random_shooting"],
+    ),
+}
+ROWS: dict[str, Callable[[], Row]] = {
+    **{f"planner/{name}": lambda c=config: planner_row(c) for name, config in PLANNERS.items()},
+    **{f"model/{name}": lambda m=make: model_row(m()) for name, make in MODELS.items()},
+    **{f"system/{name}": lambda n=name, c=config: system_row(n, c) for name, config in SYSTEMS.items()},
+    "system/pets_on_simulator": lambda: system_row(
+        "pets", pets.Config(horizon=3, model=simulator.Config(), planner=cem.Config(12, 3, 2)), env=ENV
+    ),
+    **{f"env/{name}": lambda n=name: env_row(envs.make(n, episode_length=2)) for name in classic.NAMES},
+}
+
+
+def test_every_component_has_a_row():
+    assert set(PLANNERS) == set(planners.PLANNERS)
+    assert {name.removeprefix("ensemble/") for name in MODELS if "/" in name} == set(ensemble.PROPAGATIONS)
+    assert {name.split("/")[0] for name in MODELS} == set(mpc.MODELS) | {"one_step"}
+    assert set(SYSTEMS) == set(agents.SYSTEMS)
+    assert {f"env/{name}" for name in envs.names() if "/" not in name} <= set(ROWS)
+
+
+class Compiled(NamedTuple):
+    name: str
+    row: Row
+    begin: Any
+    advance: Any
+    traces: list
+
+
+@functools.cache
+def compiled(name):
+    row, traces = ROWS[name](), []
+
+    @jax.jit
+    def advance(key, carry):
+        traces.append(name)
+        return row.advance(key, carry)
+
+    return Compiled(name, row, jax.jit(row.begin), advance, traces)
+
+
+@pytest.fixture(params=sorted(ROWS))
+def case(request):
+    return compiled(request.param)
+
+
+STEPS = 2
+SEEDS = np.array([17, 18])
+
+
+# JAX's checker takes a gather of some keys, or an unpacking under vmap, for the use of all of them.
+MISREAD = {"planner/icem"}
+
+
+def begin_keys(index=0):
+    """One problem's keys, made anew: for ``begin``, and for each step of ``advance``."""
+    key_begin, key_steps = jax.random.split(jax.random.key(SEEDS[index]))
+    return key_begin, list(jax.random.split(key_steps, STEPS))
+
+
+def kinds(tree):
+    return jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype, leaf.weak_type), jax.eval_shape(lambda: tree))
+
+
+def numbers(tree):
+    return jax.tree.map(
+        lambda leaf: np.asarray(jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf),
+        tree,
+    )
+
+
+def close(tree, other):
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=2e-4, atol=2e-5), numbers(tree), numbers(other))
+
+
+def loop(case, index=0):
+    """Two compiled steps of one problem, one after another, no key used twice: every carry and every output."""
+    with jax.debug_key_reuse(case.name not in MISREAD):
+        key_begin, key_steps = begin_keys(index)
+        carries, outputs = [case.begin(key_begin)], []
+        for key in key_steps:
+            carry, output = case.advance(key, carries[-1])
+            carries.append(carry)
+            outputs.append(output)
+    return carries, outputs
+
+
+def test_jit_changes_nothing(case):
+    if case.name.startswith("system/"):  # a minute of small compilations, for what its parts' rows show
+        return
+    key_begin, key_steps = begin_keys()
+    carries, outputs = loop(case)
+    close(case.row.begin(key_begin), carries[0])
+    close(case.row.advance(key_steps[0], carries[0]), (carries[1], outputs[0]))
+
+
+def test_vmap_and_scan_are_loops(case):
+    """Two problems under vmap, two steps under scan, against four steps one by one."""
+
+    def run(seed):
+        key_begin, key_steps = jax.random.split(jax.random.key(seed))
+        return jax.lax.scan(
+            lambda carry, key: case.row.advance(key, carry),
+            case.row.begin(key_begin),
+            jax.random.split(key_steps, STEPS),
+        )
+
+    many = jax.jit(jax.vmap(run))(SEEDS)
+    for index in range(len(SEEDS)):
+        carries, outputs = loop(case, index)
+        close(
+            jax.tree.map(lambda leaf, i=index: leaf[i], many),
+            (carries[-1], jax.tree.map(lambda *leaves: jnp.stack(leaves), *outputs)),
+        )
+    leaves = [leaf for leaf in jax.tree.leaves(numbers(many)) if np.issubdtype(leaf.dtype, np.floating)]
+    assert any(np.any(leaf[0] != leaf[1]) for leaf in leaves), "two problems differ"
+
+
+def test_carry_keeps_its_types_and_nothing_retraces(case):
+    """Structure, shape and dtype, none of them weak; and what goes in is left as it was."""
+    carries, _ = loop(case)
+    before = numbers(carries)
+    assert kinds(carries[1]) == kinds(carries[0])
+    assert not any(leaf.weak_type for leaf in jax.tree.leaves(jax.eval_shape(case.row.begin, begin_keys()[0])))
+    traced = len(case.traces)
+    loop(case, 1)
+    with jax.debug_key_reuse(case.name not in MISREAD):
+        case.advance(begin_keys()[1][0], carries[0])
+    assert len(case.traces) == traced == 1
+    jax.tree.map(np.testing.assert_array_equal, numbers(carries), before)
