@@ -43,7 +43,7 @@ def preset(name: str, spec: Spec) -> Preset:
 
 
 def _small(spec: Spec) -> Preset:
-    """Sized for two cores. Where episodes may end at any step, the model is refitted every 25 steps from the first on."""
+    """Sized for two cores. Where episodes may end at any step, the model is refitted every 25 steps."""
     agent = Config(
         horizon=25,
         model=ensemble.Config(member=one_step.Config(hidden=(64, 64)), particles=5),
