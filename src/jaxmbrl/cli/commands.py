@@ -22,12 +22,12 @@ Dotted = Mapping[str, Mapping[str, str]]
 
 def show_list() -> int:
     """``jaxmbrl list``."""
-    from jaxmbrl import envs
+    from jaxmbrl import envs, models
 
     listing.print_table("systems", agents.SYSTEMS.items())
     listing.print_table("environments", ((name, "") for name in envs.names()))
     listing.print_table("planners", listing.parts("planners"))
-    listing.print_table("models", listing.parts("models"))
+    listing.print_table("models", models.MODELS.items())
     return 0
 
 

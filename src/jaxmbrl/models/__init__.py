@@ -1,1 +1,7 @@
-"""models."""
+"""What is learned of the world, and how it imagines."""
+
+MODELS: dict[str, str] = {
+    "ensemble": "bootstrapped ensemble of one-step models, with particles (Chua et al. 2018)",
+    "one_step": "one network: Gaussian or deterministic change of the observation, reward and continuation optional",
+    "simulator": "the true environment: planner error without model error",
+}
