@@ -7,6 +7,7 @@ All seeds of an environment are one vmapped program. Writes OUT.csv and OUT.png.
 
 import argparse
 import csv
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def plot(path: Path, title: str, curves: dict[str, dict[str, np.ndarray]]) -> No
     """A panel for each environment: every seed thin, the median thick, the interquartile range shaded."""
     plt.rcParams.update({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False})
     figure, axes = plt.subplots(1, len(curves), figsize=(1.2 + 3.4 * len(curves), 3.1), squeeze=False)
-    for axis, colour, (name, curve) in zip(axes[0], COLOURS, curves.items(), strict=False):
+    for axis, colour, (name, curve) in zip(axes[0], itertools.cycle(COLOURS), curves.items(), strict=False):
         steps, returns = curve["env_steps"], curve["returns"]
         low, middle, high = np.nanpercentile(returns, [25, 50, 75], axis=0)
         axis.plot(steps, returns.T, color=colour, alpha=0.15, linewidth=0.8)

@@ -3,7 +3,8 @@
 One shape alphabet is used everywhere:
 
     B batch          T time (replayed)   H horizon (imagined)   N candidates     K elites
-    E members        P particles         O observation          A action
+    E members        M elite members     P particles            O observation
+    A action         S the shape of a belief or a solution
 
 Functions are written for one example: a shape such as ``[O]`` has no batch axis, and ``jax.vmap`` adds one.
 Every ``key`` is a typed PRNG key (``jax.random.key``), and a function that takes one consumes it.
@@ -132,7 +133,7 @@ class Prediction(NamedTuple):
     """What a model says of one imagined step.
 
     Attributes:
-        reward: S, where S is the shape of the model's belief: () for one state, [E, P/E] for a particle cloud.
+        reward: S, where S is the shape of the model's belief: () for one state, [M, P/M] for a particle cloud.
         discount: S, the probability (or 0/1) that the episode goes on; -1 swaps the player in two-player games.
     """
 

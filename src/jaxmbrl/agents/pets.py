@@ -46,18 +46,19 @@ def _small(spec: Spec) -> Preset:
     """Sized for two cores. Where episodes may end at any step, the model is refitted every 25 steps."""
     agent = Config(
         horizon=25,
-        model=ensemble.Config(member=one_step.Config(hidden=(64, 64)), particles=5),
+        model=ensemble.Config(member=one_step.complete(one_step.Config(hidden=(64, 64)), spec), particles=5),
         fit=fitting.Config(learning_rate=3e-3, batch_size=64, passes=100),
         planner=cem.Config(population=100, elites=10, iterations=4),
     )
-    if spec.termination is None:
+    if spec.reward is not None and spec.termination is None:  # episodes never end early
         steps = min(spec.episode_length, 200)
         return Preset(agent, Schedule(epochs=11, prefill=steps, epoch_steps=steps))
     return Preset(agent, Schedule(epochs=8, prefill=25, epoch_steps=200, fits_per_epoch=8))
 
 
 # Hidden widths, weight decay of each layer, candidates, horizon, epochs, steps an episode (Chua et al. 2018, App. A.3,
-# and the released configurations).
+# and the released configurations). Brax's reacher and pusher have episodes of 50 and 100 steps unless
+# ``episode_length`` says 150; an epoch of 150 steps is then no single episode.
 _PAPER = {
     "cartpole_swingup": ((500,) * 3, (1e-4, 2.5e-4, 2.5e-4, 5e-4), 400, 25, 50, 200),
     "brax/reacher": ((200,) * 4, (2.5e-4, 5e-4, 5e-4, 5e-4, 7.5e-4), 400, 25, 100, 150),
@@ -72,7 +73,7 @@ def _paper(spec: Spec) -> Preset:
     hidden, decay, population, horizon, epochs, steps = _PAPER.get(spec.name, default)
     agent = Config(
         horizon=horizon,
-        model=ensemble.Config(member=one_step.Config(hidden=hidden, weight_decay=decay)),
+        model=ensemble.Config(member=one_step.complete(one_step.Config(hidden=hidden, weight_decay=decay), spec)),
         planner=cem.Config(population=population, elites=population // 10),
     )
     return Preset(agent, Schedule(epochs=epochs, prefill=steps, epoch_steps=steps))

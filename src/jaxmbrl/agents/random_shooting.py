@@ -1,6 +1,6 @@
 """Random-shooting MPC: the model-based half of Nagabandi et al. 2017 (arXiv:1708.02596, Alg. 1).
 
-    fill the replay store with ten episodes of random actions
+    fill the replay store with random actions (ten episodes, one in the small preset)
     each epoch:  fit one deterministic network to all data
                  each step:  the best of K random action sequences, take its first action
 
@@ -20,9 +20,10 @@ from jaxmbrl.schedule import Schedule
 from jaxmbrl.types import Agent, Environment, Spec
 
 
-def _network(*hidden: int) -> ensemble.Config:
+def _network(hidden: tuple[int, ...], spec: Spec | None = None) -> ensemble.Config:
     """One least-squares network, planned on with its mean."""
     member = one_step.Config(hidden=hidden, activation="relu", family="deterministic")
+    member = one_step.complete(member, spec) if spec else member
     return ensemble.Config(member=member, size=1, elites=1, particles=1, propagation="expectation")
 
 
@@ -32,7 +33,7 @@ class Config:
 
     horizon: int = option(20, "steps that are planned ahead (H)", low=1)
     discount: float = option(1.0, "of rewards along the plan, a step", low=0.0, high=1.0)
-    model: Any = option(_network(500), "what is planned on", parts=mpc.MODELS)
+    model: Any = option(_network((500,)), "what is planned on", parts=mpc.MODELS)
     fit: fitting.Config = option(fitting.Config(batch_size=512, passes=60, bootstrap=False), "how the model learns")
     planner: Any = option(random_shooting.Config(population=1000), "how plans are found", parts=planners.CONFIGS)
 
@@ -50,7 +51,7 @@ def preset(name: str, spec: Spec) -> Preset:
 def _small(spec: Spec) -> Preset:
     steps = min(spec.episode_length, 200)
     agent = Config(
-        model=_network(64, 64),
+        model=_network((64, 64), spec),
         fit=fitting.Config(batch_size=64, passes=20, bootstrap=False),
         planner=random_shooting.Config(population=500),
     )
@@ -64,6 +65,10 @@ _PAPER = {"brax/halfcheetah": (20, 1000), "brax/hopper": (40, 1000), "brax/ant":
 def _paper(spec: Spec) -> Preset:
     """The paper's own where it has the task, and half-cheetah's for any other."""
     horizon, population = _PAPER.get(spec.name, _PAPER["brax/halfcheetah"])
-    agent = Config(horizon=horizon, planner=random_shooting.Config(population=population))
+    agent = Config(
+        horizon=horizon,
+        model=_network((500,), spec),
+        planner=random_shooting.Config(population=population),
+    )
     steps = spec.episode_length
     return Preset(agent, Schedule(epochs=7, prefill=10 * steps, epoch_steps=9 * steps))

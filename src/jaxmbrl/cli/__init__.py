@@ -33,7 +33,7 @@ examples:
 TRAIN = """\
 Every field of the system, the schedule and the environment is an option of its own:
 
-  --agent.FIELD VALUE     such as --agent.planner mppi, --agent.planner.horizon 20
+  --agent.FIELD VALUE     such as --agent.planner mppi, --agent.planner.population 200
   --schedule.FIELD VALUE  such as --schedule.epochs 20
   --env.FIELD VALUE       such as --env.episode_length 500
 

@@ -1,4 +1,4 @@
-"""Is the model any good, and does it matter: pictures and reports of runs."""
+"""Pictures of episodes: `animation` of the classic tasks, `viewer` for Brax."""
 
 from jaxmbrl.diagnostics.animation import animate
 

@@ -9,7 +9,6 @@ from typing import Any
 
 from jaxmbrl.config import ConfigError, near
 from jaxmbrl.envs import brax, classic, wrappers
-from jaxmbrl.envs.brax import from_brax
 from jaxmbrl.types import Environment
 
 __all__ = ["from_brax", "make", "names", "options", "wrappers"]
@@ -59,6 +58,16 @@ def make(name: str, **options: Any) -> Environment:
     env = source.make(name, **own)
     length = env.spec.episode_length if length is None else length
     return wrappers.time_limit(wrappers.action_repeat(env, repeats), -(-length // repeats))
+
+
+def from_brax(env: Any, **options: Any) -> Environment:
+    """A user's own Brax ``Env`` as an `Environment` with a time limit; options are those of `brax.from_brax`.
+
+    Raises:
+        ConfigError: ``env`` is wrapped for Brax's own training, or ``episode_length`` is not positive.
+    """
+    adapted = brax.from_brax(env, **options)
+    return wrappers.time_limit(adapted, adapted.spec.episode_length)
 
 
 def _check_name(name: str) -> None:

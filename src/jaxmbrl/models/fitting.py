@@ -75,8 +75,11 @@ class _Progress(NamedTuple):
 
 
 def make(model: Ensemble, config: Config | None = None) -> Fitter:
-    """Bind fitting to ``model``."""
+    """Bind fitting to ``model``. Raises ConfigError if elites are wanted, but nothing is held out to find them."""
     config = config or Config()
+    if model.num_elites < model.size and not config.holdout_every:
+        needs = f"at least 2 to choose {model.num_elites} elites of {model.size} members"
+        raise ConfigError(f"fit.holdout_every: got {config.holdout_every}, needs {needs}")
     optimiser = optax.adam(config.learning_rate)
     return Fitter(partial(_init, model, optimiser), partial(fit, model, optimiser, config))
 
@@ -128,7 +131,7 @@ def fit(
 ) -> tuple[State, Metrics]:
     """Fit every member to ``replay`` by Adam on its own minibatches.
 
-    Runs at most ``passes`` passes, each of as many gradient steps as there are minibatches in the data, and ends
+    Runs at most ``passes`` passes, each of as many gradient steps as there are minibatches in the store, and ends
     earlier once no member's held-out loss has improved for ``patience`` passes; each member then returns to its best.
 
     Args:

@@ -5,6 +5,7 @@ changes are wrapped to [-pi, pi). The target vector [D] is the normalised [chang
 a learned continuation is one logit more.
 """
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -110,6 +111,12 @@ class _Design(NamedTuple):
     @property
     def target_size(self) -> int:
         return self.spec.obs_size + self.config.learn_reward
+
+
+def complete(config: Config, spec: Spec) -> Config:
+    """``config`` made to learn the reward and the continuation where ``spec`` does not tell them."""
+    unknown = spec.reward is None
+    return dataclasses.replace(config, learn_reward=unknown, learn_continuation=unknown and spec.termination is None)
 
 
 def encode(obs: Array, angles: tuple[int, ...]) -> Array:
@@ -250,9 +257,10 @@ def _penalty(design: _Design, params: Params) -> Array:
 def _decode(design: _Design, params: Params, obs: Array, action: Array, target: Array, logit: Array) -> Outcome:
     target = target * params.normaliser.target_std + params.normaliser.target_mean
     next_obs = obs + target[: design.spec.obs_size]
-    if design.config.learn_reward or design.spec.reward is None:
+    if design.config.learn_reward:
         reward = target[-1]
     else:
+        assert design.spec.reward is not None  # `make` has checked
         reward = design.spec.reward(obs, action, next_obs)
     if design.config.learn_continuation:
         discount = jax.nn.sigmoid(logit)

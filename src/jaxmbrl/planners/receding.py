@@ -69,7 +69,7 @@ def discounted_return(
     Args:
         params: the model's.
         key: consumed.
-        state: the model's belief, of shape S: () for one state, [E, P/E] for a particle cloud.
+        state: the model's belief, of shape S: () for one state, [M, P/M] for a particle cloud.
         actions: [H, A].
         model: the world model.
         discount: [], gamma.

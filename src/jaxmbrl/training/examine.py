@@ -2,8 +2,9 @@
 
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,8 @@ from jaxmbrl.types import Key, PyTree
 
 FILE = "evaluation.json"
 STREAM = 0x6576616C  # Folded into the key, so that no evaluation shares its randomness with the training of a seed.
+# Options that shape what the learner sees of an environment, not how it is drawn.
+NOT_PHYSICS = ("episode_length", "action_repeat", "forward_velocity")
 
 
 class Examination(NamedTuple):
@@ -75,6 +78,11 @@ def examine(directory: Path, episodes: int, seed: int) -> Examination:
     return Examination(tuple(run.all_seeds), epoch, returns, path, viewer)
 
 
+def physics(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of an environment's options that its simulator takes, and a picture needs."""
+    return {name: value for name, value in options.items() if name not in NOT_PHYSICS}
+
+
 def _view(run: manifest.Run, program: runner.Program, agent_state: PyTree, key: Key, directory: Path) -> Path:
     """Record an episode: a page for Brax's environments, an animated picture for the others."""
     from jaxmbrl.diagnostics import animation, viewer
@@ -83,10 +91,10 @@ def _view(run: manifest.Run, program: runner.Program, agent_state: PyTree, key: 
     ended = timesteps.terminated | timesteps.truncated
     length = int(np.argmax(ended)) + 1  # The first step that ended it; an episode always ends.
     timesteps = jax.tree.map(lambda leaf: leaf[:length], timesteps)
-    physics = {name: value for name, value in run.options.items() if name not in ("episode_length", "action_repeat")}
+    simulator = physics(run.options)
     if run.env.startswith("brax/"):
-        return viewer.write_html(directory / "episode.html", run.env, timesteps, timesteps.reward[1:], **physics)
-    return animation.animate(run.env, timesteps.obs, directory / "episode.gif", **physics)
+        return viewer.write_html(directory / "episode.html", run.env, timesteps, timesteps.reward[1:], **simulator)
+    return animation.animate(run.env, timesteps.obs, directory / "episode.gif", **simulator)
 
 
 def _summary(returns: np.ndarray) -> dict[str, float]:

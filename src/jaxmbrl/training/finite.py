@@ -1,4 +1,4 @@
-"""Is every number of a run still a number? One jitted reduction, and one line where not."""
+"""Are the numbers of a run that feed on one another still numbers? One jitted reduction, and one line where not."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -130,7 +130,7 @@ def resume(directory: Path, epochs: int | None = None) -> Outcome:
 
     Args:
         directory: of the run.
-        epochs: a new total number of epochs, to extend the run.
+        epochs: a new total number of epochs, not below the old, to extend the run.
 
     Raises:
         ConfigError: the directory holds no run, or a damaged one, or ``epochs`` have passed already.
@@ -139,8 +139,8 @@ def resume(directory: Path, epochs: int | None = None) -> Outcome:
     run, versions = manifest.read(directory)
     done = checkpoint.latest(directory / CHECKPOINTS) or 0
     if epochs is not None:
-        if epochs < max(done, 1):
-            raise ConfigError(f"epochs: got {epochs}, needs at least {max(done, 1)}: so many are completed")
+        if epochs < run.schedule.epochs:
+            raise ConfigError(f"epochs: got {epochs}, needs at least {run.schedule.epochs}, what the run began with")
         run = run._replace(schedule=_with_epochs(run.schedule, epochs))
     changed = manifest.differences(versions, manifest.provenance())
     if changed:
@@ -226,7 +226,10 @@ def _compile(program: Program, state: PyTree) -> tuple[PyTree, Callable[..., Any
 
 def _finite_flags(run: Run) -> Callable[[PyTree], dict[str, Array]]:
     check = jax.jit(partial(finite.flags, batch_axes=int(run.seeds > 1)))
-    return lambda state: check({"agent": state.agent, "obs": state.timestep.obs})
+    names = ("agent", "memory", "episodes")
+    return lambda state: check(
+        {"obs": state.timestep.obs, "reward": state.timestep.reward} | {name: getattr(state, name) for name in names}
+    )
 
 
 def _record_session(directory: Path, done: int, seconds: dict[str, float], template: PyTree) -> None:
