@@ -65,6 +65,7 @@ def make_model(sizes: Sizes) -> Any:
         elites=sizes.members,
         particles=sizes.particles,
         propagation=sizes.propagation,
+        in_turn=sizes.in_turn,
     )
     model = ensemble.make(make_spec(sizes), config).world
     return model, model.init(jax.random.key(0))
@@ -105,7 +106,7 @@ def counted_flops(sizes: Sizes) -> float:
 
     from jaxmbrl.planners import receding
 
-    model, params = make_model(sizes)
+    model, params = make_model(dataclasses.replace(sizes, in_turn=False))  # in turn is a loop too
     cloud = jnp.zeros((sizes.members, sizes.particles // sizes.members, sizes.obs))
     score = jax.jit(lambda params, key, actions: receding.objective(model, params, cloud)(key, actions))
     candidates = jax.ShapeDtypeStruct((sizes.population, 1, sizes.action), jnp.float32)

@@ -240,3 +240,25 @@ def test_bad_configs_are_named():
             ensemble.Config(**bad)
     with pytest.raises(ConfigError, match="learn_reward"):
         ensemble.make(systems.UNKNOWN)
+
+
+@pytest.mark.parametrize("propagation", ["ts1", "tsinf", "moment_matching"])
+@pytest.mark.parametrize("own_actions", [False, True])
+def test_members_in_turn_are_members_together(propagation, own_actions, key):
+    """The same numbers, whether all candidates share an action or each particle has its own."""
+    action = jnp.linspace(-1.0, 1.0, 6).reshape(3, 2, 1) if own_actions else ACTION
+    results = []
+    for in_turn in (False, True):
+        config = ensemble.Config(
+            member=one_step.Config(hidden=(8,)),
+            size=3,
+            elites=3,
+            particles=6,
+            propagation=propagation,
+            in_turn=in_turn,
+        )
+        world = ensemble.make(systems.KNOWN, config).world
+        params = world.init(key)
+        state = jnp.broadcast_to(OBS, (3, 2, 2))
+        results.append(jax.jit(world.step)(params, key, state, action))
+    close(*results)

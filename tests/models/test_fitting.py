@@ -103,9 +103,9 @@ class Fitted(NamedTuple):
     metrics: dict
 
 
-def fit_from(key, config=CONFIG):
+def fit_from(key, config=CONFIG, model=MODEL):
     key_data, key_init, key_fit = jax.random.split(key, 3)
-    fitter, store = fitting.make(MODEL, config), store_of(key_data)
+    fitter, store = fitting.make(model, config), store_of(key_data)
     start = fitter.init(key_init)
     return Fitted(store, start, *fitter.fit(start, key_fit, store))
 
@@ -209,7 +209,10 @@ def test_a_store_too_small_for_a_hold_out_is_learned_from_all_the_same():
 
 def test_without_a_hold_out_the_last_pass_counts():
     config = fitting.Config(batch_size=32, passes=2)
-    result = jax.jit(functools.partial(fit_from, config=config))(KEYS[0])
+    with pytest.raises(ConfigError, match="needs at least 2 to choose 2 elites of 5 members"):
+        fitting.make(MODEL, config)
+    model = ensemble.transform(MODEL.base, size=2, elites=2)
+    result = jax.jit(functools.partial(fit_from, config=config, model=model))(KEYS[0])
     assert set(result.metrics) == {"model_loss", "model_passes"}
     assert result.metrics["model_passes"] == 2
     np.testing.assert_array_equal(result.end.params.elites, [0, 1])
