@@ -205,7 +205,7 @@ def test_a_value_that_is_not_finite_stops_the_run(tmp_path):
         with pytest.raises(finite.NonFiniteError) as caught:
             runner.train(run, tmp_path / "run")
         bad = "agent.weights, episodes.current_return, obs and 1 more"
-    assert str(caught.value) == f"seed 3, epoch 3: not finite (nan or infinite): {bad}"
+        assert str(caught.value) == f"seed 3, epoch 3: not finite (nan or infinite): {bad}"
         assert [row["epoch"] for row in rows(tmp_path / "run")] == [1, 1, 2, 2]
         program = runner.build(run)
         assert checkpoint.latest(tmp_path / "run" / runner.CHECKPOINTS) == 2
