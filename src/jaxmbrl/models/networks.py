@@ -10,7 +10,7 @@ from jaxmbrl.types import Array
 
 
 def swish(x: Array) -> Array:
-    """Swish, x sigmoid(x), through tanh: on a CPU a third faster than through a logistic function."""
+    """Swish, x sigmoid(x), through tanh: on a CPU up to 15% faster than through a logistic function."""
     half = 0.5 * x
     return half + half * jnp.tanh(half)
 
