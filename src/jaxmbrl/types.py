@@ -1,4 +1,4 @@
-"""The data that flows through a model-based system, and the five records that a system is composed of.
+"""The data that flows through a model-based system, and the records that a system is composed of.
 
 One shape alphabet is used everywhere:
 
@@ -186,6 +186,21 @@ class Planner(NamedTuple):
 
     init: Callable[[], PyTree]
     plan: Callable[..., tuple[Array, PyTree, PyTree]]
+
+
+class Learner(NamedTuple):
+    """A policy, and how its parameters are optimised from any source of transitions: replayed, imagined or fresh.
+
+    Attributes:
+        init: ``(key) -> state``.
+        act: ``(state, key, obs [O], *, explore) -> action [A]`` within the bounds; ``explore`` is static.
+        update: ``(state, key, batch) -> (state, metrics)``; ``batch`` is a Transition with axis B, and for learners
+            that need whole trajectories with axes B, T, oldest step first.
+    """
+
+    init: Callable[[Key], PyTree]
+    act: Callable[..., Array]
+    update: Callable[[PyTree, Key, Transition], tuple[PyTree, Metrics]]
 
 
 class Agent(NamedTuple):
