@@ -1,0 +1,155 @@
+"""Off-policy actor-critics: what SAC and TD3 share, and the hooks by which a model enters them.
+
+A model enters an actor-critic in two places. It can make better *targets* for the critics (MVE, STEVE): whoever has a
+model builds `Examples` from the learner's `Bootstrap`. Or it can make a better *objective* for the actor (SVG): whoever
+has a model passes ``objective`` to `ActorCritic.learn`. Without either, `update` is the published model-free learner.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxmbrl.models.networks import MLP
+from jaxmbrl.models.one_step import encode
+from jaxmbrl.policies import squashed
+from jaxmbrl.types import Array, Key, Learner, Metrics, PyTree, Spec, Transition
+
+
+class Bootstrap(NamedTuple):
+    """What the target networks say of a state.
+
+    Attributes:
+        action: [A], the policy's.
+        values: [C], of that action, by each target critic.
+        bonus: [], what entropy adds to the value of the state; 0 for a deterministic policy.
+    """
+
+    action: Array
+    values: Array
+    bonus: Array
+
+    @property
+    def value(self) -> Array:
+        """[], the least of the critics' values, and the bonus."""
+        return jnp.min(self.values) + self.bonus
+
+
+class Examples(NamedTuple):
+    """What critics are regressed on.
+
+    Attributes:
+        obs: [N, O].
+        action: [N, A].
+        target: [N], or [N, C] for a target of its own for each critic.
+        weight: [N], not negative; the loss is the weighted mean.
+    """
+
+    obs: Array
+    action: Array
+    target: Array
+    weight: Array
+
+
+class PolicyLoss(NamedTuple):
+    """What an actor minimises, and how random it was: loss [], log_prob [B] of the actions in the batch's states."""
+
+    loss: Array
+    log_prob: Array
+
+
+Objective: TypeAlias = Callable[[Any, PyTree, Key, Array], PolicyLoss]  # (state, actor, key, obs [B, O])
+
+
+class ActorCritic(NamedTuple):
+    """A `Learner` that says how it bootstraps, and takes targets and objectives from elsewhere.
+
+    Attributes:
+        init: ``(key) -> state``.
+        act: ``(state, key, obs [O], *, explore) -> action [A]``.
+        update: ``(state, key, transitions [B]) -> (state, metrics)``: `learn` on one-step targets.
+        policy: ``(actor, noise [A], obs [O]) -> (action [A], log_prob [])``, differentiable in all three; ``noise`` is
+            standard normal, and of no effect on a deterministic policy, whose log_prob is 0.
+        values: ``(critics, obs [O], action [A]) -> [C]``, differentiable.
+        bootstrap: ``(state, noise [A], obs [O]) -> Bootstrap``, by the target networks.
+        learn: ``(state, key, obs [B, O], examples, *, objective=None) -> (state, metrics)``: one gradient step of the
+            critics on ``examples``, then one of the actor in ``obs``.
+        discount: [], gamma.
+    """
+
+    init: Callable[[Key], Any]
+    act: Callable[..., Array]
+    update: Callable[[Any, Key, Transition], tuple[Any, Metrics]]
+    policy: Callable[[PyTree, Array, Array], tuple[Array, Array]]
+    values: Callable[[PyTree, Array, Array], Array]
+    bootstrap: Callable[[Any, Array, Array], Bootstrap]
+    learn: Callable[..., tuple[Any, Metrics]]
+    discount: float | Array
+
+    @property
+    def learner(self) -> Learner:
+        """Only what every learner has."""
+        return Learner(self.init, self.act, self.update)
+
+
+def one_step_examples(learner: ActorCritic, state: Any, key: Key, batch: Transition) -> Examples:
+    r"""Temporal-difference targets :math:`r_t + \gamma d_t V(s_{t+1})`, one for each transition [B].
+
+    ``d`` is 0 at a termination and 1 at a time limit, beyond which the true next observation still has a value.
+    """
+    noise = jax.random.normal(key, batch.action.shape)
+    value = jax.vmap(lambda noise, obs: learner.bootstrap(state, noise, obs).value)(noise, batch.next_obs)
+    target = batch.reward + learner.discount * batch.discount * value
+    return Examples(batch.obs, batch.action, target, jnp.ones_like(target))
+
+
+# The critics: C networks with a common input, parameters [C, ...].
+
+
+def init_critics(network: MLP, spec: Spec, key: Key, num: int) -> PyTree:
+    """Independently initialised critics, leaves [C, ...]."""
+    inputs = jnp.zeros(spec.obs_size + len(spec.angles) + spec.box.size)
+    return jax.vmap(network.init, in_axes=(0, None))(jax.random.split(key, num), inputs)
+
+
+def critic_values(network: MLP, spec: Spec, critics: PyTree, obs: Array, action: Array) -> Array:
+    """Each critic's value [C] of an action [A] in a state [O]."""
+    inputs = jnp.concatenate([encode(obs, spec.angles), squashed.to_unit(action, spec.box)])
+    return jax.vmap(lambda params: jnp.asarray(network.apply(params, inputs))[0])(critics)
+
+
+def critic_step(
+    values: Callable[[PyTree, Array, Array], Array],
+    optimiser: optax.GradientTransformation,
+    critics: PyTree,
+    optimiser_state: PyTree,
+    examples: Examples,
+) -> tuple[PyTree, PyTree, Metrics]:
+    """One gradient step on half the squared error, summed over critics, a weighted mean over examples."""
+    target = jax.lax.stop_gradient(examples.target)
+    target = target if target.ndim == 2 else target[:, None]
+    share = examples.weight / jnp.maximum(jnp.sum(examples.weight), 1e-8)
+
+    def loss(critics: PyTree) -> tuple[Array, Array]:
+        predicted = jax.vmap(partial(values, critics))(examples.obs, examples.action)  # [N, C]
+        return 0.5 * jnp.sum(share[:, None] * jnp.square(predicted - target)), jnp.mean(predicted)
+
+    (loss_value, mean_value), gradient = jax.value_and_grad(loss, has_aux=True)(critics)
+    critics, optimiser_state = descend(optimiser, gradient, critics, optimiser_state)
+    return critics, optimiser_state, {"critic_loss": loss_value, "value": mean_value}
+
+
+def descend(
+    optimiser: optax.GradientTransformation, gradient: PyTree, params: PyTree, optimiser_state: PyTree
+) -> tuple[PyTree, PyTree]:
+    """One step of an optimiser: the new parameters and the optimiser's new state."""
+    updates, optimiser_state = optimiser.update(gradient, optimiser_state, params)
+    return jax.tree.map(jnp.add, params, updates), optimiser_state
+
+
+def track(targets: PyTree, params: PyTree, rate: float | Array) -> PyTree:
+    """Move target parameters by ``rate`` towards the learned ones."""
+    return jax.tree.map(lambda target, param: target + rate * (param - target), targets, params)

@@ -1,0 +1,51 @@
+r"""The tanh-Gaussian policy, re-parametrised: :math:`u = \tanh(\mu + \sigma \epsilon)`, within (-1, 1).
+
+Learners see *unit actions* u; `from_unit` maps them to the bounds that an environment wants. Densities are those of u.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from jaxmbrl.types import Array, Box
+
+MIN_LOG_STD, MAX_LOG_STD = -20.0, 2.0  # Haarnoja et al. 2018, released code
+LOG_SQRT_2_PI = 0.5 * math.log(2.0 * math.pi)
+
+
+def to_unit(action: Array, box: Box) -> Array:
+    """An action [A] within its bounds, as a unit action within [-1, 1]."""
+    return (action - box.low) / (box.high - box.low) * 2.0 - 1.0
+
+
+def from_unit(unit: Array, box: Box) -> Array:
+    """The inverse of `to_unit`."""
+    return box.low + (unit + 1.0) * 0.5 * (box.high - box.low)
+
+
+def split(outputs: Array) -> tuple[Array, Array]:
+    """A network's outputs [2 A] as the mean [A] and the bounded logarithm of the standard deviation [A]."""
+    mean, log_std = jnp.split(outputs, 2, axis=-1)
+    return mean, jnp.clip(log_std, MIN_LOG_STD, MAX_LOG_STD)
+
+
+def act(mean: Array, log_std: Array, noise: Array) -> tuple[Array, Array]:
+    r"""The unit action that standard normal noise stands for, and its log-density.
+
+    :math:`\log \pi(u) = \sum_i \log N(x_i; \mu_i, \sigma_i) - \log(1 - \tanh^2 x_i)` with x = mu + sigma noise
+    (Haarnoja et al. 2018, App. C, arXiv:1801.01290), the second term as 2 (log 2 - x - softplus(-2 x)), which does not
+    lose its digits where tanh is near 1.
+
+    Args:
+        mean: [A], before the tanh.
+        log_std: [A].
+        noise: [A].
+
+    Returns:
+        The unit action [A] and log pi [].
+    """
+    x = mean + jnp.exp(log_std) * noise
+    gaussian = -0.5 * jnp.square(noise) - log_std - LOG_SQRT_2_PI
+    squash = 2.0 * (math.log(2.0) - x - jax.nn.softplus(-2.0 * x))
+    return jnp.tanh(x), jnp.sum(gaussian - squash)
