@@ -155,6 +155,7 @@ def test_list_and_field_help(capsys):
         "step size (above 0.0)",
         "--schedule.epochs",
         "--env.episode_length",
+        "after which an episode is truncated",
         "--seeds",
     ):
         assert word in out

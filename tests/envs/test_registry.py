@@ -10,7 +10,7 @@ import pytest
 
 from jaxmbrl import envs
 from jaxmbrl.config import ConfigError
-from jaxmbrl.envs import classic
+from jaxmbrl.envs import classic, documented
 from jaxmbrl.types import Box
 
 
@@ -21,6 +21,16 @@ def test_every_name_has_options():
         assert options["episode_length"] > 0 and options["action_repeat"] == 1
     assert {"pendulum", "cartpole", "cartpole_swingup", "acrobot", "mountain_car", "reacher"} < set(envs.names())
     assert any(name.startswith("brax/") for name in envs.names())
+
+
+def test_every_option_is_documented():
+    """And no line of the tables has lost its option."""
+    used = {name: set(envs.options(name)) for name in envs.names()}
+    for name, options in used.items():
+        assert not [option for option in options if not documented.document(name, option)], name
+    listed = {*documented._OF_ALL, *documented._CLASSIC, *documented._BRAX}
+    assert listed <= set.union(*used.values())
+    assert all(set(own) <= used[name] for name, own in documented._OWN.items())
 
 
 @pytest.mark.parametrize(

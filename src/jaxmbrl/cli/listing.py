@@ -29,9 +29,11 @@ def print_table(title: str, rows: Iterable[tuple[str, str]]) -> None:
 
 def print_fields(run: "Run") -> None:
     """Print every field of a system, a schedule and an environment, with values and help."""
+    from jaxmbrl.envs.documented import document  # imports JAX, which only an environment needs
+
     _print_fields(f"{run.system} ({run.preset})", describe(run.agent, "--agent."))
     _print_fields("schedule", describe(run.schedule, "--schedule."))
-    options = ((f"--env.{name}", value, "") for name, value in run.options.items())
+    options = ((f"--env.{name}", value, document(run.env, name)) for name, value in run.options.items())
     _print_fields(run.env, options)
 
 
