@@ -39,7 +39,7 @@ def make(
     params: PyTree,
     begin: Callable[[Key], PyTree],
     *,
-    horizon: int,
+    horizon: int | Array,
     limit: float | Array = LIMIT,
 ) -> Environment:
     """Make an environment of a model and its parameters.
@@ -58,13 +58,14 @@ def make(
         params: the model's, may be traced.
         begin: ``(key) -> belief`` to start from, such as a replayed observation (see `replayed`), or for the true
             simulator its ``reset``.
-        horizon: steps of an episode, at least 1.
+        horizon: steps of an episode, at least 1; int32 [] where it is scheduled.
         limit: [] or [O], the greatest absolute observation that is believed.
 
     Raises:
         ConfigError: ``horizon`` is below 1.
     """
-    check_count("horizon", horizon)
+    if not isinstance(horizon, jax.Array):
+        check_count("horizon", horizon)
     belief = jax.eval_shape(begin, jax.random.key(0))
     features = jax.eval_shape(model.features, params, belief)
 
@@ -142,9 +143,10 @@ def choose(condition: Array, on_true: PyTree, on_false: PyTree) -> PyTree:
     return jax.tree.map(one, on_true, on_false)
 
 
-def _spec(spec: Spec, features: jax.ShapeDtypeStruct, horizon: int) -> Spec:
+def _spec(spec: Spec, features: jax.ShapeDtypeStruct, horizon: int | Array) -> Spec:
     seen = jax.ShapeDtypeStruct(features.shape[-1:], features.dtype)
-    spec = spec._replace(episode_length=horizon)
+    if isinstance(horizon, int):
+        spec = spec._replace(episode_length=horizon)
     if seen == spec.observation:
         return spec
     return spec._replace(observation=seen, reward=None, termination=None, angles=())

@@ -88,6 +88,8 @@ class OneStepModel(NamedTuple):
         target: ``(params, transition) -> [D]``, the normalised target.
         outcome: ``(params, key, obs, action) -> Outcome``, a sample.
         mean_outcome: ``(params, obs, action) -> Outcome``, at the distribution's mean.
+        noisy_outcome: ``(params, obs, action, noise [D]) -> Outcome``, at the mean and ``noise`` standard deviations.
+        infer_noise: ``(params, transition) -> [D]``, the noise with which `noisy_outcome` gives what really happened.
     """
 
     init: Callable[[Key], Params]
@@ -98,6 +100,8 @@ class OneStepModel(NamedTuple):
     target: Callable[[Params, Transition], Array]
     outcome: Callable[[Params, Key, Array, Array], Outcome]
     mean_outcome: Callable[[Params, Array, Array], Outcome]
+    noisy_outcome: Callable[[Params, Array, Array, Array], Outcome]
+    infer_noise: Callable[[Params, Transition], Array]
 
 
 class _Design(NamedTuple):
@@ -165,6 +169,8 @@ def make(spec: Spec, config: Config | None = None) -> OneStepModel:
         target=partial(_target, design),
         outcome=partial(_outcome, design),
         mean_outcome=partial(_mean_outcome, design),
+        noisy_outcome=partial(_noisy_outcome, design),
+        infer_noise=partial(_infer_noise, design),
     )
 
 
@@ -280,3 +286,21 @@ def _outcome(design: _Design, params: Params, key: Key, obs: Array, action: Arra
 def _mean_outcome(design: _Design, params: Params, obs: Array, action: Array) -> Outcome:
     outputs, logit = _outputs(design, params, obs, action)
     return _decode(design, params, obs, action, design.family.distribution(params.family, outputs).mean(), logit)
+
+
+def _moments(design: _Design, params: Params, outputs: Array) -> tuple[Array, Array]:
+    """Mean and standard deviation [D]; that of a point mass counts as 1, so that its noise is the residual."""
+    distribution = design.family.distribution(params.family, outputs)
+    var = distribution.variance()
+    return distribution.mean(), jnp.sqrt(jnp.where(var > 0, var, 1.0))
+
+
+def _noisy_outcome(design: _Design, params: Params, obs: Array, action: Array, noise: Array) -> Outcome:
+    outputs, logit = _outputs(design, params, obs, action)
+    mean, std = _moments(design, params, outputs)
+    return _decode(design, params, obs, action, mean + std * noise, logit)
+
+
+def _infer_noise(design: _Design, params: Params, transition: Transition) -> Array:
+    mean, std = _moments(design, params, _outputs(design, params, transition.obs, transition.action)[0])
+    return (_target(design, params, transition) - mean) / std

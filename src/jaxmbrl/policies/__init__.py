@@ -1,7 +1,7 @@
 """What optimises the parameters of a policy, from any source of transitions.
 
-Each module has ``Config`` and ``make(spec, config)``, which returns a `types.Learner`, or the `actor_critic.ActorCritic`
-that extends it by what value expansion and policy gradients through a model need.
+Each module has ``Config`` and ``make(spec, config)``, which returns a `types.Learner`, or the
+`actor_critic.ActorCritic` that extends it by what value expansion and policy gradients through a model need.
 """
 
 from types import ModuleType

@@ -73,10 +73,12 @@ class ActorCritic(NamedTuple):
         update: ``(state, key, transitions [B]) -> (state, metrics)``: `learn` on one-step targets.
         policy: ``(actor, noise [A], obs [O]) -> (action [A], log_prob [])``, differentiable in all three; ``noise`` is
             standard normal, and of no effect on a deterministic policy, whose log_prob is 0.
+        infer_noise: ``(actor, obs [O], action [A]) -> [A]``, the noise with which the policy takes that action.
         values: ``(critics, obs [O], action [A]) -> [C]``, differentiable.
         bootstrap: ``(state, noise [A], obs [O]) -> Bootstrap``, by the target networks.
         learn: ``(state, key, obs [B, O], examples, *, objective=None) -> (state, metrics)``: one gradient step of the
             critics on ``examples``, then one of the actor in ``obs``.
+        temperature: ``(state) -> []``, the weight of the entropy, 0 for a deterministic policy.
         discount: [], gamma.
     """
 
@@ -84,9 +86,11 @@ class ActorCritic(NamedTuple):
     act: Callable[..., Array]
     update: Callable[[Any, Key, Transition], tuple[Any, Metrics]]
     policy: Callable[[PyTree, Array, Array], tuple[Array, Array]]
+    infer_noise: Callable[[PyTree, Array, Array], Array]
     values: Callable[[PyTree, Array, Array], Array]
     bootstrap: Callable[[Any, Array, Array], Bootstrap]
     learn: Callable[..., tuple[Any, Metrics]]
+    temperature: Callable[[Any], Array]
     discount: float | Array
 
     @property

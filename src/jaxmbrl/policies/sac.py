@@ -81,9 +81,11 @@ def make(spec: Spec, config: Config | None = None) -> ActorCritic:
         act=partial(_act, design),
         update=lambda state, key, batch: _update(learner, state, key, batch),
         policy=partial(_policy, design),
+        infer_noise=partial(_infer_noise, design),
         values=partial(actor_critic.critic_values, critic, spec),
         bootstrap=partial(_bootstrap, design),
         learn=partial(_learn, design),
+        temperature=lambda state: jnp.exp(state.log_temperature),
         discount=config.discount,
     )
     return learner
@@ -103,6 +105,11 @@ def _policy(design: _Design, actor: PyTree, noise: Array, obs: Array) -> tuple[A
     outputs = jnp.asarray(design.actor.apply(actor, encode(obs, design.spec.angles)))
     unit, log_prob = squashed.act(*squashed.split(outputs), noise)
     return squashed.from_unit(unit, design.spec.box), log_prob
+
+
+def _infer_noise(design: _Design, actor: PyTree, obs: Array, action: Array) -> Array:
+    outputs = jnp.asarray(design.actor.apply(actor, encode(obs, design.spec.angles)))
+    return squashed.infer_noise(*squashed.split(outputs), squashed.to_unit(action, design.spec.box))
 
 
 def _act(design: _Design, state: State, key: Key, obs: Array, *, explore: bool) -> Array:

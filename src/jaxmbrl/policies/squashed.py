@@ -11,17 +11,20 @@ import jax.numpy as jnp
 from jaxmbrl.types import Array, Box
 
 MIN_LOG_STD, MAX_LOG_STD = -20.0, 2.0  # Haarnoja et al. 2018, released code
+SATURATED = 1.0 - 1e-6  # the nearest to 1 that an inverse tanh is taken of, in float32
 LOG_SQRT_2_PI = 0.5 * math.log(2.0 * math.pi)
 
 
 def to_unit(action: Array, box: Box) -> Array:
     """An action [A] within its bounds, as a unit action within [-1, 1]."""
-    return (action - box.low) / (box.high - box.low) * 2.0 - 1.0
+    low, high = jnp.asarray(box.low), jnp.asarray(box.high)
+    return (action - low) / (high - low) * 2.0 - 1.0
 
 
 def from_unit(unit: Array, box: Box) -> Array:
     """The inverse of `to_unit`."""
-    return box.low + (unit + 1.0) * 0.5 * (box.high - box.low)
+    low, high = jnp.asarray(box.low), jnp.asarray(box.high)
+    return low + (unit + 1.0) * 0.5 * (high - low)
 
 
 def split(outputs: Array) -> tuple[Array, Array]:
@@ -49,3 +52,9 @@ def act(mean: Array, log_std: Array, noise: Array) -> tuple[Array, Array]:
     gaussian = -0.5 * jnp.square(noise) - log_std - LOG_SQRT_2_PI
     squash = 2.0 * (math.log(2.0) - x - jax.nn.softplus(-2.0 * x))
     return jnp.tanh(x), jnp.sum(gaussian - squash)
+
+
+def infer_noise(mean: Array, log_std: Array, unit: Array) -> Array:
+    """The noise [A] with which `act` gives a unit action [A], as near as its saturation allows."""
+    x = jnp.arctanh(jnp.clip(unit, -SATURATED, SATURATED))
+    return (x - mean) * jnp.exp(-log_std)

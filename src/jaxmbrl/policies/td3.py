@@ -86,9 +86,11 @@ def make(spec: Spec, config: Config | None = None) -> ActorCritic:
         act=partial(_act, design),
         update=lambda state, key, batch: _update(learner, state, key, batch),
         policy=partial(_policy, design),
+        infer_noise=lambda actor, obs, action: jnp.zeros_like(action),
         values=partial(actor_critic.critic_values, critic, spec),
         bootstrap=partial(_bootstrap, design),
         learn=partial(_learn, design),
+        temperature=lambda state: jnp.zeros(()),
         discount=config.discount,
     )
     return learner

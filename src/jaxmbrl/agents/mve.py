@@ -1,0 +1,110 @@
+"""MVE: critics on model-based value expansion (Feinberg et al. 2018, arXiv:1803.00101, Alg. 1).
+
+    each fit:         fit the model to all data
+    after each step:  ``updates`` gradient steps of an off-policy learner, its critics on H-step targets of a replayed
+                      transition and of the H imagined ones that follow it (the TD-k trick)
+
+Differs from the paper: the model is fitted once in a while to all data, rather than at every step; a replayed
+transition whose imagined targets are not finite counts with the one-step target.
+"""
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from jaxmbrl.agents import expansion
+from jaxmbrl.agents.expansion import Expansion, Parts
+from jaxmbrl.agents.presets import Preset, choose
+from jaxmbrl.agents.sac import SMALL_POLICY
+from jaxmbrl.config import configurable, option
+from jaxmbrl.models import ensemble, fitting, one_step
+from jaxmbrl.policies import CONFIGS, td3
+from jaxmbrl.policies.actor_critic import Examples
+from jaxmbrl.schedule import Schedule
+from jaxmbrl.types import Agent, Environment, Metrics, Spec
+from jaxmbrl.values.expansion import mve, reach
+
+DDPG = td3.Config(
+    hidden=(128,) * 4,
+    critics=1,
+    learning_rate=3e-4,
+    exploration=0.05,
+    target_noise=0.0,
+    delay=1,
+    saturation_penalty=1e-3,
+)
+"""The learner of Buckman et al. 2018, on which they run MVE too."""
+
+
+def model_config(spec: Spec | None, hidden: tuple[int, ...], size: int) -> ensemble.Config:
+    """``size`` least-squares networks that all predict, each by itself."""
+    member = one_step.Config(hidden=hidden, family="deterministic")
+    member = one_step.complete(member, spec) if spec else member
+    return ensemble.Config(member=member, size=size, elites=size, particles=size)
+
+
+@configurable
+class Config:
+    """A learner, a model, and how far it expands values."""
+
+    horizon: int = option(3, "imagined steps (H)", low=0)
+    policy: Any = option(DDPG, "what learns from transitions", parts=CONFIGS)
+    model: ensemble.Config = option(model_config(None, (512,) * 4, 1), "what is learned of the world")
+    fit: fitting.Config = option(fitting.Config(batch_size=512, passes=5, bootstrap=False), "how the model learns")
+    batch_size: int = option(512, "transitions of a gradient step (B)", low=1)
+    updates: int = option(4, "gradient steps after each interaction", low=1)
+    every_state: bool = option(True, "critics learn on imagined states too (the TD-k trick)")
+
+
+def make(spec: Spec, config: Config | None = None, *, env: Environment | None = None) -> Agent:
+    """Bind MVE to an environment. Raises ConfigError as `one_step.make` does."""
+    del env
+    config = config or Config()
+    target = expanded if config.every_state else lambda parts, rows: _only_first(expanded(parts, rows))
+    return expansion.make(spec, config, target)
+
+
+def expanded(parts: Parts, rows: Expansion) -> tuple[Examples, Metrics]:
+    """Examples [H + 1]: each state and action of an expansion, the mean over models of their targets."""
+    discount = parts.learner.discount * rows.continues  # [H + 1, M]
+    reward, value = jnp.mean(rows.reward, axis=-1), jnp.min(rows.value, axis=-1)
+    targets = mve(reward[:, 0], discount[:, 0], value[-1, 0])
+    one_step_target = reward[0, 0] + jnp.where(discount[0, 0] == 0, 0.0, discount[0, 0] * value[0, 0])
+    sound = jnp.all(jnp.isfinite(targets))
+    is_first = jnp.arange(len(targets)) == 0
+    examples = Examples(
+        obs=jnp.where(sound | is_first[:, None], rows.obs[:, 0], 0.0),
+        action=jnp.where(sound | is_first[:, None], rows.action[:, 0], 0.0),
+        target=jnp.where(sound, targets, jnp.where(is_first, one_step_target, 0.0)),
+        weight=jnp.where(sound | is_first, reach(rows.continues[:, 0]), 0.0),
+    )
+    return examples, {"broken_rollouts": 1.0 - sound.astype(jnp.float32)}
+
+
+def _only_first(result: tuple[Examples, Metrics]) -> tuple[Examples, Metrics]:
+    examples, metrics = result
+    return Examples(*(leaf[:1] for leaf in examples)), metrics
+
+
+def preset(name: str, spec: Spec) -> Preset:
+    """``small``: minutes on a laptop's CPU. ``paper``: the paper's sizes, for accelerators. Raises ConfigError."""
+    return choose(name, spec, {"small": _small, "paper": _paper})
+
+
+SMALL_FIT = fitting.Config(learning_rate=3e-3, batch_size=64, passes=30)
+
+
+def _small(spec: Spec) -> Preset:
+    agent = Config(
+        policy=SMALL_POLICY,
+        model=model_config(spec, (64, 64), 1),
+        fit=SMALL_FIT,
+        batch_size=128,
+        updates=2,
+    )
+    return Preset(agent, Schedule(epochs=25, prefill=400, epoch_steps=200, fits_per_epoch=2))
+
+
+def _paper(spec: Spec) -> Preset:
+    agent = Config(model=model_config(spec, (512,) * 4, 1))
+    return Preset(agent, Schedule(epochs=500, prefill=10_000, epoch_steps=1000, fits_per_epoch=4))

@@ -1,0 +1,77 @@
+"""STEVE: stochastic ensemble value expansion (Buckman et al. 2018, arXiv:1807.01675, Sec. 3).
+
+    each fit:         fit an ensemble of models to all data
+    after each step:  ``updates`` gradient steps of an off-policy learner; a critic's target is the mean over all
+                      horizons 0..H, each weighted by how well models, rewards and critics agree on it
+
+Differs from the paper: a model's transition, reward and termination are one network, and the termination is the
+model's own; the models are fitted once in a while to all data, rather than at every step.
+"""
+
+import dataclasses
+from functools import partial
+from typing import Any
+
+import jax.numpy as jnp
+
+from jaxmbrl.agents import expansion
+from jaxmbrl.agents.expansion import Expansion, Parts
+from jaxmbrl.agents.mve import DDPG, SMALL_FIT, model_config
+from jaxmbrl.agents.presets import Preset, choose
+from jaxmbrl.agents.sac import SMALL_POLICY
+from jaxmbrl.config import configurable, option
+from jaxmbrl.models import ensemble, fitting
+from jaxmbrl.policies import CONFIGS
+from jaxmbrl.policies.actor_critic import Examples
+from jaxmbrl.schedule import Schedule
+from jaxmbrl.types import Agent, Environment, Metrics, Spec
+from jaxmbrl.values.expansion import candidate_targets, steve
+
+
+@configurable
+class Config:
+    """A learner, models, and how far they expand values; the defaults are those of the released code."""
+
+    horizon: int = option(3, "imagined steps at most (H)", low=0)
+    policy: Any = option(dataclasses.replace(DDPG, critics=4), "what learns from transitions", parts=CONFIGS)
+    model: ensemble.Config = option(model_config(None, (512,) * 4, 4), "what is learned of the world")
+    fit: fitting.Config = option(fitting.Config(batch_size=512, passes=5), "how the models learn")
+    batch_size: int = option(512, "transitions of a gradient step (B)", low=1)
+    updates: int = option(4, "gradient steps after each interaction", low=1)
+    covariance: bool = option(False, "weigh horizons by their covariance, rather than by their variances alone")
+
+
+def make(spec: Spec, config: Config | None = None, *, env: Environment | None = None) -> Agent:
+    """Bind STEVE to an environment. Raises ConfigError as `one_step.make` does."""
+    del env
+    config = config or Config()
+    return expansion.make(spec, config, partial(weighed, covariance=config.covariance), every_reward=True)
+
+
+def weighed(parts: Parts, rows: Expansion, *, covariance: bool = False) -> tuple[Examples, Metrics]:
+    """One example [1]: the replayed state and action, with the mean of all horizons' targets by their certainty."""
+    discount = parts.learner.discount * rows.continues
+    result = steve(candidate_targets(rows.reward, discount, rows.value), covariance=covariance)
+    examples = Examples(rows.obs[:1, 0], rows.action[:1, 0], result.target[None], jnp.ones(1))
+    return examples, {"model_share": 1.0 - result.weight[0]}
+
+
+def preset(name: str, spec: Spec) -> Preset:
+    """``small``: minutes on a laptop's CPU. ``paper``: the paper's sizes, for accelerators. Raises ConfigError."""
+    return choose(name, spec, {"small": _small, "paper": _paper})
+
+
+def _small(spec: Spec) -> Preset:
+    agent = Config(
+        policy=SMALL_POLICY,
+        model=model_config(spec, (64, 64), 4),
+        fit=SMALL_FIT,
+        batch_size=128,
+        updates=2,
+    )
+    return Preset(agent, Schedule(epochs=25, prefill=400, epoch_steps=200, fits_per_epoch=2))
+
+
+def _paper(spec: Spec) -> Preset:
+    agent = Config(model=model_config(spec, (512,) * 4, 4))
+    return Preset(agent, Schedule(epochs=500, prefill=10_000, epoch_steps=1000, fits_per_epoch=4))

@@ -1,0 +1,181 @@
+r"""SVG(1) and SVG(inf): stochastic value gradients along real trajectories (Heess et al. 2015, arXiv:1510.09142).
+
+    each fit:         fit the model to all data
+    after each step:  ``updates`` gradient steps; for windows of T replayed steps, infer the noise of the policy and of
+                      the model with which they give what really happened, and climb
+
+.. math:: w \, \Big[ \sum_{t<T} D_t \, r(s_t, \pi(s_t, \eta_t)) + D_T \hat V(s_T) \Big], \qquad
+    s_{t+1} = f(s_t, \pi(s_t, \eta_t), \xi_t)
+
+by the gradient through policy, model and reward. SVG(1) is T = 1 with a value (Alg. 2): the gradient of V is taken at
+real next states, and w is the importance weight of the action. SVG(inf) has long windows and no value (Alg. 1), and
+w = 1.
+
+Differs from the paper: V is read off SAC's critics, which need no importance weights, and the entropy's bonus keeps the
+policy random; SVG(inf) learns from replayed windows too, up to the end of an episode or of the window.
+"""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxmbrl import policies
+from jaxmbrl import replay as replays
+from jaxmbrl.agents import expansion, off_policy
+from jaxmbrl.agents.expansion import Parts, State
+from jaxmbrl.agents.mve import SMALL_FIT
+from jaxmbrl.agents.presets import Preset, choose
+from jaxmbrl.agents.sac import SMALL_POLICY
+from jaxmbrl.config import configurable, option
+from jaxmbrl.models import ensemble, fitting, one_step
+from jaxmbrl.policies import sac
+from jaxmbrl.policies.actor_critic import PolicyLoss, one_step_examples
+from jaxmbrl.replay import Replay
+from jaxmbrl.schedule import Schedule
+from jaxmbrl.types import Agent, Array, Environment, Key, Metrics, PyTree, Spec, TimeStep, Transition
+
+
+def _one_network(hidden: tuple[int, ...], spec: Spec | None = None) -> ensemble.Config:
+    member = one_step.Config(hidden=hidden)
+    member = one_step.complete(member, spec) if spec else member
+    return ensemble.Config(member=member, size=1, elites=1, particles=1)
+
+
+@configurable
+class Config:
+    """A learner, a model, and along how many real steps the gradient goes."""
+
+    horizon: int = option(1, "steps of a window (T)", low=1)
+    bootstrap: bool = option(True, "a value of the last state: true for SVG(1), false for SVG(inf)")
+    max_weight: float = option(1.0, "bound on the importance weight, for windows of one step", above=0.0)
+    policy: Any = option(sac.Config(hidden=(100, 100)), "what learns from transitions", parts=policies.CONFIGS)
+    model: ensemble.Config = option(_one_network((100, 100)), "what is learned of the world")
+    fit: fitting.Config = option(fitting.Config(batch_size=128, passes=20, bootstrap=False), "how the model learns")
+    batch_size: int = option(128, "windows of a gradient step (B)", low=1)
+    updates: int = option(1, "gradient steps after each interaction", low=1)
+
+
+def make(spec: Spec, config: Config | None = None, *, env: Environment | None = None) -> Agent:
+    """Bind SVG to an environment. Raises ConfigError as `one_step.make` does."""
+    del env
+    config = config or Config()
+    model = ensemble.make(spec, config.model)
+    learner = policies.make_actor_critic(spec, config.policy)
+    parts = Parts(learner, model, fitting.make(model, config.fit), config.horizon, every_reward=False)
+    agent = expansion.compose(parts, partial(_improve, parts, config))
+    return agent._replace(act=partial(_act, parts, spec.box.size))
+
+
+def _act(
+    parts: Parts, size: int, agent_state: State, key: Key, memory: PyTree, timestep: TimeStep, *, explore: bool
+) -> tuple[Array, PyTree, Array]:
+    """Act, and store the log-density of the action relative to the uniform one's; 0 is right for random actions."""
+    noise = jax.random.normal(key, (size,)) if explore else jnp.zeros(size)
+    action, log_prob = parts.learner.policy(agent_state.policy.actor, noise, timestep.obs)
+    return action, memory, log_prob + size * jnp.log(2.0)
+
+
+def _improve(parts: Parts, config: Config, state: State, key: Key, replay: Replay) -> tuple[State, Metrics]:
+    def update(policy: Any, key: Key, windows: Transition) -> tuple[Any, Metrics]:
+        key_target, key_learn = jax.random.split(key)
+        first = jax.tree.map(lambda leaf: leaf[:, 0], windows)
+        examples = one_step_examples(parts.learner, policy, key_target, first)
+        objective = partial(policy_loss, parts, config, state.model.params, windows)
+        return parts.learner.learn(policy, key_learn, first.obs, examples, objective=objective)
+
+    def draw(key_real: Key, key_other: Key) -> Transition:
+        return replays.sample_sequences(key_real, replay, config.batch_size, config.horizon)
+
+    policy, metrics = off_policy.improve(update, draw, config.updates, state.policy, key)
+    return state._replace(policy=policy), metrics
+
+
+def policy_loss(
+    parts: Parts,
+    config: Config,
+    params: ensemble.Params,
+    windows: Transition,
+    policy: Any,
+    actor: PyTree,
+    key: Key,
+    obs: Array,
+) -> PolicyLoss:
+    """The actor's loss on windows [B, T]; ``obs`` [B, O] are the states that they begin with."""
+    noise = jax.random.normal(key, windows.action.shape[:1] + windows.action.shape[2:])
+    value, log_prob = jax.vmap(partial(trajectory_value, parts, params, policy, actor, bootstrap=config.bootstrap))(
+        windows, noise
+    )
+    weight = jnp.ones(())
+    if config.horizon == 1:  # the product of many would be all noise
+        own = log_prob + windows.action.shape[-1] * jnp.log(2.0)
+        weight = jnp.minimum(jnp.exp(jax.lax.stop_gradient(own) - windows.extras[:, 0]), config.max_weight)
+    return PolicyLoss(-jnp.mean(weight * value) / config.horizon, log_prob)
+
+
+def trajectory_value(
+    parts: Parts,
+    params: ensemble.Params,
+    policy: Any,
+    actor: PyTree,
+    window: Transition,
+    noise: Array,
+    *,
+    bootstrap: bool,
+) -> tuple[Array, Array]:
+    """The value of a real window as a differentiable function of the actor.
+
+    Args:
+        parts: learner and model.
+        params: the ensemble's; its first elite is the model.
+        policy: the learner's state: the actor that noise is inferred for, critics, temperature.
+        actor: the policy network's parameters.
+        window: T consecutive transitions; what follows the end of an episode is left out.
+        noise: [A], of the action that values the last state.
+        bootstrap: whether the last state has a value.
+
+    Returns:
+        The value [], and the first action's log-probability [].
+    """
+    learner, base = parts.learner, parts.model.base
+    member = jax.tree.map(lambda leaf: leaf[0], ensemble.elite_members(params))
+    temperature = learner.temperature(policy)
+    policy_noise = jax.vmap(partial(learner.infer_noise, policy.actor))(window.obs, window.action)
+    model_noise = jax.vmap(partial(base.infer_noise, member))(window)
+    policy_noise, model_noise = jax.lax.stop_gradient((policy_noise, model_noise))
+
+    def step(carry: tuple[Array, Array], row: tuple[Array, ...]) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+        obs, weight = carry
+        policy_noise, model_noise, discount, ended = row
+        action, log_prob = learner.policy(actor, policy_noise, obs)
+        outcome = base.noisy_outcome(member, obs, action, model_noise)
+        gain = weight * (outcome.reward - temperature * log_prob)
+        # After a time limit the state still has a value, but the window goes on elsewhere: both need an end here.
+        weight = weight * learner.discount * discount
+        return (jnp.where(ended, obs, outcome.next_obs), jnp.where(ended, 0.0, weight)), (gain, log_prob)
+
+    ended = window.terminated | window.truncated
+    last_may_end = jnp.arange(len(ended)) < len(ended) - 1
+    rows = (policy_noise, model_noise, window.discount, ended & last_may_end)
+    (last, weight), (gains, log_probs) = jax.lax.scan(step, (window.obs[0], jnp.ones(())), rows)
+    value = jnp.sum(gains)
+    if bootstrap:
+        action, log_prob = learner.policy(policy.actor, noise, last)
+        value += weight * (jnp.min(learner.values(policy.critics, last, action)) - temperature * log_prob)
+    return value, log_probs[0]
+
+
+def preset(name: str, spec: Spec) -> Preset:
+    """``small``: minutes on a laptop's CPU. ``paper``: the paper's sizes, for accelerators. Raises ConfigError."""
+    return choose(name, spec, {"small": _small, "paper": _paper})
+
+
+def _small(spec: Spec) -> Preset:
+    agent = Config(policy=SMALL_POLICY, model=_one_network((64, 64), spec), fit=SMALL_FIT, updates=2)
+    return Preset(agent, Schedule(epochs=25, prefill=400, epoch_steps=200, fits_per_epoch=2))
+
+
+def _paper(spec: Spec) -> Preset:
+    agent = Config(model=_one_network((100, 100), spec))
+    return Preset(agent, Schedule(epochs=500, prefill=5000, epoch_steps=1000, fits_per_epoch=4))
