@@ -7,6 +7,7 @@ from jaxmbrl.config import ConfigError, near
 
 SYSTEMS: dict[str, str] = {
     "pets": "PETS: CEM on a probabilistic ensemble (Chua et al. 2018)",
+    "poplin": "POPLIN: CEM around a policy, or in its parameters, with distillation (Wang and Ba 2019)",
     "random_shooting": "random-shooting MPC on a deterministic network (Nagabandi et al. 2017)",
 }
 
