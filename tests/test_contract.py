@@ -4,6 +4,7 @@ A row is a pair of functions: ``begin(key) -> carry`` and ``advance(key, carry) 
 component is used in a compiled loop. Outputs hold all that it computes.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -15,10 +16,11 @@ import pytest
 
 from jaxmbrl import agents, envs, planners
 from jaxmbrl import replay as replays
-from jaxmbrl.agents import mpc, pets, random_shooting
+from jaxmbrl.agents import mpc, pets, poplin, random_shooting
 from jaxmbrl.envs import classic, wrappers
 from jaxmbrl.models import ensemble, fitting, one_step, simulator
 from jaxmbrl.planners import cem
+from jaxmbrl.policies import imitation
 from jaxmbrl.training.loop import random_action
 
 ENV = envs.make("cartpole", episode_length=20)  # it terminates, and its reward and termination are known
@@ -66,7 +68,7 @@ def model_row(world):
 
 
 def system_row(name, config, **options):
-    """An act, a slow and a fast update, as an epoch has them."""
+    """An act, a slow and a fast update, as an epoch has them; the store holds what the act gave as ``extras``."""
     agent = agents.load(name).make(ENV.spec, config, **options)
 
     def begin(key):
@@ -78,12 +80,26 @@ def system_row(name, config, **options):
         state, memory = carry
         key_reset, key_act, key_fit, key_improve, key_data = jax.random.split(key, 5)
         action, memory, extras = agent.act(state, key_act, memory, ENV.reset(key_reset), explore=True)
-        store = filled_store(key_data)
+        store = filled_store(key_data, extras)
         state, fit_metrics = agent.fit(state, key_fit, store)
         state, metrics = agent.improve(state, key_improve, store)
         return (state, memory), (action, extras, fit_metrics, metrics)
 
     return Row(begin, advance)
+
+
+def learner_row(learner):
+    """Acting with and without exploration, and an update on a batch."""
+
+    def advance(key, state):
+        key_explore, key_exploit, key_data, key_update = jax.random.split(key, 4)
+        batch = experience(key_data, 6)
+        explored = learner.act(state, key_explore, batch.obs[0], explore=True)
+        exploited = learner.act(state, key_exploit, batch.obs[0], explore=False)
+        state, metrics = learner.update(state, key_update, batch)
+        return state, (explored, exploited, metrics)
+
+    return Row(learner.init, advance)
 
 
 def env_row(env):
@@ -107,8 +123,9 @@ def experience(key, num):
     return jax.vmap(one)(jax.random.split(key, num))
 
 
-def filled_store(key):
-    data = jax.tree.map(lambda leaf: leaf[:, None], experience(key, 12))
+def filled_store(key, extras):
+    data = experience(key, 12)._replace(extras=jax.tree.map(lambda leaf: jnp.stack([leaf] * 12), extras))
+    data = jax.tree.map(lambda leaf: leaf[:, None], data)
     return replays.Replay(data, jnp.int32(0), jnp.int32(12))
 
 
@@ -134,6 +151,9 @@ MODELS = {
 }
 SYSTEMS = {
     "pets": pets.Config(horizon=3, model=PARTICLES, fit=FIT, planner=PLANNERS["cem"]),
+    "poplin": poplin.Config(
+        horizon=3, model=PARTICLES, fit=FIT, planner=PLANNERS["cem"], policy=imitation.Config(hidden=(4,), passes=2)
+    ),
     "random_shooting": random_shooting.Config(
         horizon=3,
         model=ensemble.Config(member=MEMBER, size=1, elites=1, particles=1),
@@ -141,10 +161,18 @@ SYSTEMS = {
         planner=PLANNERS["random_shooting"],
     ),
 }
+LEARNERS = {
+    f"imitation/{family}": lambda family=family: imitation.make(ENV.spec, imitation.Config(hidden=(4,), family=family))
+    for family in imitation.FAMILIES
+}
 ROWS: dict[str, Callable[[], Row]] = {
     **{f"planner/{name}": lambda c=config: planner_row(c) for name, config in PLANNERS.items()},
     **{f"model/{name}": lambda m=make: model_row(m()) for name, make in MODELS.items()},
+    **{f"learner/{name}": lambda m=make: learner_row(m()) for name, make in LEARNERS.items()},
     **{f"system/{name}": lambda n=name, c=config: system_row(n, c) for name, config in SYSTEMS.items()},
+    "system/poplin_p": lambda: system_row(
+        "poplin", dataclasses.replace(SYSTEMS["poplin"], variant="p_sep", distillation="average")
+    ),
     "system/pets_on_simulator": lambda: system_row(
         "pets", pets.Config(horizon=3, model=simulator.Config(), planner=cem.Config(12, 3, 2)), env=ENV
     ),

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 
 from jaxmbrl import agents, envs, planners, training
-from jaxmbrl.agents import mpc, pets, random_shooting
+from jaxmbrl.agents import mpc, pets, poplin, random_shooting
 from jaxmbrl.config import ConfigError
 from jaxmbrl.envs import wrappers
 from jaxmbrl.envs.classic import linear_quadratic
 from jaxmbrl.models import ensemble, fitting, one_step, simulator
 from jaxmbrl.planners import cem
 from jaxmbrl.planners import random_shooting as shooting
+from jaxmbrl.policies import imitation
 from jaxmbrl.schedule import Schedule
 
 LENGTH = 15
@@ -33,6 +34,17 @@ LEARNS = {
         ),
         -5.0,
         (-2.9, 0.5),
+    ),
+    "poplin": (  # what its policy learns, and its other variants: tests/agents/test_poplin.py
+        poplin.Config(
+            horizon=5,
+            model=ensemble.Config(member=MEMBER, size=3, elites=3, particles=3, propagation="expectation"),
+            fit=FIT,
+            planner=cem.Config(population=60, elites=8, iterations=4),
+            policy=imitation.Config(hidden=(8,), passes=50, batch_size=16),
+        ),
+        -8.0,
+        (-3.2, 1.5),
     ),
     "random_shooting": (
         random_shooting.Config(
@@ -198,7 +210,7 @@ def test_random_shooting_papers_numbers():
 
 
 def test_bad_choices_are_named():
-    with pytest.raises(ConfigError, match=r"system: got 'pats', needs one of pets, random_shooting.*pets"):
+    with pytest.raises(ConfigError, match=r"system: got 'pats', needs one of pets, .*random_shooting.*pets"):
         agents.load("pats")
     with pytest.raises(ConfigError, match="preset: got 'smal', needs one of small, paper"):
         pets.preset("smal", ENV.spec)

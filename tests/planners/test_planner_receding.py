@@ -87,7 +87,7 @@ def test_candidates_share_their_noise_and_keys_do_not_repeat():
 
     model = particle_model(())._replace(step=lambda params, key, state, action: noise(key, state, action))
     keys = jax.random.split(jax.random.key(5), 4000)
-    run = functools.partial(receding.discounted_return, (), state=jnp.zeros(1), actions=jnp.zeros((5, 1)), model=model)
+    run = functools.partial(receding.discounted_return, (), state=jnp.zeros(1), solution=jnp.zeros((5, 1)), model=model)
     sums = jax.jit(jax.vmap(lambda key: run(key)))(keys)
     assert float(jnp.var(sums)) == pytest.approx(5 / 6, rel=0.12)  # 25 / 6 if the steps shared one key
 

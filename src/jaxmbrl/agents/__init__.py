@@ -9,6 +9,7 @@ SYSTEMS: dict[str, str] = {
     "mbpo": "MBPO: SAC on short rollouts branched from replayed states (Janner et al. 2019)",
     "mve": "MVE: critics on values that a model expands (Feinberg et al. 2018)",
     "pets": "PETS: CEM on a probabilistic ensemble (Chua et al. 2018)",
+    "poplin": "POPLIN: CEM around a policy, or in its parameters, with distillation (Wang and Ba 2019)",
     "random_shooting": "random-shooting MPC on a deterministic network (Nagabandi et al. 2017)",
     "sac": "SAC or TD3, without a model: the yardstick (Haarnoja et al. 2018)",
     "sac_svg": "SAC-SVG: an actor that climbs a model's value (Amos et al. 2020)",

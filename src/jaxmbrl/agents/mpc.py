@@ -47,13 +47,18 @@ def make(spec: Spec, config: Parts, *, env: Environment | None = None) -> Agent:
         ConfigError: if the simulator is asked for without ``env``, or as `one_step.make` does.
     """
     planner = planners.make((config.horizon, spec.box.size), spec.box.low, spec.box.high, config.planner)
+    return compose(*world(spec, config, env=env), planner, discount=config.discount)
+
+
+def world(spec: Spec, config: Parts, *, env: Environment | None = None) -> tuple[WorldModel, Fitter]:
+    """The model that ``config`` plans on, and how it learns. Raises ConfigError as `make` does."""
     if isinstance(config.model, simulator.Config):
         if env is None:
             raise ConfigError("model: got simulator, needs the environment: pass env=")
-        world = simulator.make(env)
-        return compose(world, fitting.nothing(world), planner, discount=config.discount)
+        true = simulator.make(env)
+        return true, fitting.nothing(true)
     model = ensemble.make(spec, config.model)
-    return compose(model.world, fitting.make(model, config.fit), planner, discount=config.discount)
+    return model.world, fitting.make(model, config.fit)
 
 
 def compose(

@@ -26,13 +26,26 @@ class Imagined(NamedTuple):
 
 def simulate(model: WorldModel, params: PyTree, key: Key, state: PyTree, actions: Array) -> Imagined:
     """Open loop: apply ``actions`` [H, A] one after another from ``state``."""
+    return steer(model, params, key, state, actions, lambda features, action: action)
 
-    def advance(state: PyTree, step: tuple[Key, Array]) -> tuple[PyTree, tuple[PyTree, Prediction]]:
-        successor, prediction = model.step(params, step[0], state, step[1])
-        return successor, (state, prediction)
 
-    keys = jax.random.split(key, actions.shape[0])
-    last, (states, predictions) = jax.lax.scan(advance, state, (keys, actions))
+def steer(
+    model: WorldModel,
+    params: PyTree,
+    key: Key,
+    state: PyTree,
+    controls: Array,
+    action: Callable[[Array, Array], Array],
+) -> Imagined:
+    """A loop that ``controls`` [H, C] steer: ``action(features, control) -> action``, step by step from ``state``."""
+
+    def advance(state: PyTree, step: tuple[Key, Array]) -> tuple[PyTree, tuple[PyTree, Array, Prediction]]:
+        chosen = action(model.features(params, state), step[1])
+        successor, prediction = model.step(params, step[0], state, chosen)
+        return successor, (state, chosen, prediction)
+
+    keys = jax.random.split(key, controls.shape[0])
+    last, (states, actions, predictions) = jax.lax.scan(advance, state, (keys, controls))
     return Imagined(states, actions, predictions, last)
 
 
