@@ -103,15 +103,19 @@ def policy_loss(
     obs: Array,
 ) -> PolicyLoss:
     """The actor's loss on windows [B, T]; ``obs`` [B, O] are the states that they begin with."""
-    noise = jax.random.normal(key, windows.action.shape[:1] + windows.action.shape[2:])
-    value, log_prob = jax.vmap(partial(trajectory_value, parts, params, policy, actor, bootstrap=config.bootstrap))(
-        windows, noise
-    )
+    learner = parts.learner
+    key_last, key_entropy = jax.random.split(key)
+    last_noise, noise = (jax.random.normal(k, windows.action[:, 0].shape) for k in (key_last, key_entropy))
+    value_of = partial(trajectory_value, parts, params, policy, actor, bootstrap=config.bootstrap)
+    value, density = jax.vmap(value_of)(windows, last_noise)
     weight = jnp.ones(())
     if config.horizon == 1:  # the product of many would be all noise
-        own = log_prob + windows.action.shape[-1] * jnp.log(2.0)
+        own = density + windows.action.shape[-1] * jnp.log(2.0)
         weight = jnp.minimum(jnp.exp(jax.lax.stop_gradient(own) - windows.extras[:, 0]), config.max_weight)
-    return PolicyLoss(-jnp.mean(weight * value) / config.horizon, log_prob)
+    # Entropy is that of fresh actions: inferred noise can be far from any that the policy draws.
+    log_prob = jax.vmap(partial(learner.policy, actor))(noise, obs)[1]
+    loss = learner.temperature(policy) * jnp.mean(log_prob) - jnp.mean(weight * value) / config.horizon
+    return PolicyLoss(loss, log_prob)
 
 
 def trajectory_value(
@@ -136,7 +140,7 @@ def trajectory_value(
         bootstrap: whether the last state has a value.
 
     Returns:
-        The value [], and the first action's log-probability [].
+        The value [], and the log-density [] of the first action, the real one.
     """
     learner, base = parts.learner, parts.model.base
     member = jax.tree.map(lambda leaf: leaf[0], ensemble.elite_members(params))
@@ -150,7 +154,7 @@ def trajectory_value(
         policy_noise, model_noise, discount, ended = row
         action, log_prob = learner.policy(actor, policy_noise, obs)
         outcome = base.noisy_outcome(member, obs, action, model_noise)
-        gain = weight * (outcome.reward - temperature * log_prob)
+        gain = weight * outcome.reward
         # After a time limit the state still has a value, but the window goes on elsewhere: both need an end here.
         weight = weight * learner.discount * discount
         return (jnp.where(ended, obs, outcome.next_obs), jnp.where(ended, 0.0, weight)), (gain, log_prob)

@@ -1,0 +1,219 @@
+"""Systems around an off-policy learner: they learn, they reduce to one another, and they carry the papers' numbers."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tests.agents import integrator
+
+from jaxmbrl import agents, training
+from jaxmbrl import replay as replays
+from jaxmbrl.agents import expansion, mbpo, mve, sac, sac_svg, steve, svg
+from jaxmbrl.config import ConfigError
+from jaxmbrl.models import ensemble, fitting, one_step
+from jaxmbrl.policies import sac as sac_policy
+from jaxmbrl.policies import td3
+from jaxmbrl.schedule import Schedule
+
+ENV = integrator.make()
+POLICY = sac_policy.Config(hidden=(32, 32), learning_rate=3e-3, discount=0.9, initial_temperature=0.1)
+MEMBER = one_step.Config(hidden=(32,), family="deterministic")
+FIT = fitting.Config(learning_rate=3e-3, passes=30)
+BATCH = {"batch_size": 64, "updates": 2}
+
+
+def network(size, **options):
+    return ensemble.Config(member=MEMBER, size=size, elites=size, particles=size, **options)
+
+
+CONFIGS = {
+    "sac": sac.Config(policy=POLICY, **BATCH),
+    "mbpo": mbpo.Config(policy=POLICY, model=network(2, propagation="ts1"), fit=FIT, rollouts=200, keep=2, **BATCH),
+    "mve": mve.Config(policy=POLICY, model=network(1), fit=FIT, horizon=2, **BATCH),
+    "steve": steve.Config(policy=POLICY, model=network(2), fit=FIT, horizon=2, **BATCH),
+    "sac_svg": sac_svg.Config(policy=POLICY, model=network(1), fit=FIT, horizon=2, **BATCH),
+    "svg": svg.Config(policy=POLICY, model=network(1), fit=FIT, **BATCH),
+}
+
+
+@functools.cache
+def run(name, **changes):
+    """Four seeds: metrics [4, epochs]."""
+    agent = agents.load(name).make(ENV.spec, dataclasses.replace(CONFIGS[name], **changes))
+    schedule = Schedule(epochs=2, prefill=60, epoch_steps=120, fits_per_epoch=4, eval_episodes=10)
+    program = training.train(training.make_loop(ENV, agent, schedule), schedule.epochs)
+    return jax.device_get(jax.jit(jax.vmap(program))(jax.random.split(jax.random.key(0), 4))[1])
+
+
+@pytest.mark.parametrize("name", sorted(CONFIGS))
+def test_learns_to_hold_still(name):
+    returns = run(name)["eval_return"]
+    print(name, returns)
+    returns = returns[:, -1]
+    assert returns.mean() > -1.0, returns
+
+
+def test_mbpo_without_imagined_data_is_sac():
+    """Number for number: the same batches, the same gradient steps, the same actions, the same returns."""
+    alone, beside = run("sac"), run("mbpo", real_ratio=1.0)
+    for metric in alone:
+        np.testing.assert_allclose(beside[metric], alone[metric], rtol=1e-4, atol=1e-4, err_msg=metric)
+
+
+def test_sac_svg_without_a_horizon_is_sac():
+    alone, beside = run("sac"), run("sac_svg", horizon=0)
+    for metric in alone:
+        np.testing.assert_allclose(beside[metric], alone[metric], rtol=1e-4, atol=1e-4, err_msg=metric)
+
+
+def test_value_expansion_without_a_horizon_is_the_td_target():
+    """MVE and STEVE with H = 0 learn from what SAC learns from, up to the noise of the next action."""
+    for name in ("mve", "steve"):
+        parts, state, batch = pieces(name, horizon=0)
+        noise = jax.random.normal(jax.random.key(3), (8, 1, 1))
+        targets = targets_of(name, parts, state, batch, noise)
+        bootstrap = functools.partial(parts.learner.bootstrap, state.policy)
+        value = jax.vmap(bootstrap)(noise[:, 0], batch.next_obs)
+        soft = value.values + value.bonus[:, None]
+        value = np.min(soft, axis=1) if name == "mve" else np.mean(soft, axis=1)
+        expected = batch.reward + 0.9 * np.asarray(batch.discount) * value
+        np.testing.assert_allclose(targets.target[:, 0], expected, rtol=1e-5, atol=1e-5)
+
+
+def pieces(name, **changes):
+    """Parts, a fresh state, and a batch of 8 real transitions, one of which terminates."""
+    config = dataclasses.replace(CONFIGS[name], **changes)
+    agent = agents.load(name).make(ENV.spec, config)
+    model = ensemble.make(ENV.spec, config.model)
+    learner = sac_policy.make(ENV.spec, config.policy)
+    parts = expansion.Parts(learner, model, fitting.make(model, config.fit), config.horizon, every_reward=False)
+    loop = training.make_loop(ENV, agent, Schedule(epochs=1, prefill=30, epoch_steps=15))
+    store = loop.init(jax.random.key(5)).replay
+    batch = replays.sample(jax.random.key(6), store, 8)._replace(extras=())
+    return parts, agent.init(jax.random.key(0)), batch._replace(terminated=jnp.arange(8) == 2)
+
+
+def targets_of(name, parts, state, batch, noise):
+    members = ensemble.elite_members(state.model.params)
+    target = mve.expanded if name == "mve" else steve.weighed
+
+    def one(transition, noise):
+        return target(parts, expansion.expand(parts, state.policy, members, transition, noise))[0]
+
+    return jax.jit(jax.vmap(one))(batch, noise)
+
+
+def test_steve_with_one_model_and_one_horizon_is_mve():
+    """One model, one critic: STEVE's candidates of the longest horizon are MVE's target of the replayed state."""
+    one = dataclasses.replace(POLICY, critics=1)
+    parts, state, batch = pieces("mve", horizon=2, policy=one)
+    noise = jax.random.normal(jax.random.key(3), (8, 3, 1))
+    members = ensemble.elite_members(state.model.params)
+    rows = jax.vmap(functools.partial(expansion.expand, parts, state.policy, members))(batch, noise)
+    from jaxmbrl.values.expansion import candidate_targets
+
+    candidates = jax.vmap(candidate_targets)(rows.reward, 0.9 * rows.continues, rows.value)
+    targets = targets_of("mve", parts, state, batch, noise)
+    np.testing.assert_allclose(candidates[:, -1, 0], targets.target[:, 0], rtol=1e-5, atol=1e-5)
+
+
+def test_expansion_is_the_sum_by_hand():
+    """MVE's targets against a float64 loop: rewards, entropy, discounts, a termination, and the TD-k weights."""
+    parts, state, batch = pieces("mve", horizon=2)
+    noise = jax.random.normal(jax.random.key(3), (8, 3, 1))
+    examples = targets_of("mve", parts, state, batch, noise)
+    member = jax.tree.map(lambda leaf: leaf[0], state.model.params.members)
+    for i in range(8):
+        obs, rewards, bonuses, states = batch.next_obs[i], [float(batch.reward[i])], [], [batch.obs[i]]
+        for h in range(2):
+            seen = parts.learner.bootstrap(state.policy, noise[i, h], obs)
+            outcome = parts.model.base.mean_outcome(member, obs, seen.action)
+            states.append(obs)
+            rewards.append(float(outcome.reward))
+            bonuses.append(float(seen.bonus))
+            obs = outcome.next_obs
+        last = float(parts.learner.bootstrap(state.policy, noise[i, 2], obs).value)
+        third = rewards[2] + 0.9 * last
+        second = rewards[1] + 0.9 * (bonuses[1] + third)
+        first = rewards[0] + (0.0 if i == 2 else 0.9) * (bonuses[0] + second)
+        np.testing.assert_allclose(examples.target[i], [first, second, third], rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(examples.obs[i], np.stack(states), rtol=1e-4, atol=1e-5)
+        np.testing.assert_array_equal(examples.weight[i], [1, 0, 0] if i == 2 else [1, 1, 1])
+
+
+def test_a_broken_model_leaves_finite_targets():
+    for name in ("mve", "steve"):
+        parts, state, batch = pieces(name, horizon=2)
+        wild = jax.tree.map(lambda leaf: leaf * 1e9, state.model.params.members)
+        state = state._replace(model=state.model._replace(params=state.model.params._replace(members=wild)))
+        examples = targets_of(name, parts, state, batch, jax.random.normal(jax.random.key(3), (8, 3, 1)))
+        assert all(np.all(np.isfinite(leaf)) for leaf in examples)
+        assert np.all(np.abs(examples.target) < 1e4)
+
+
+def test_rollouts_grow():
+    config = mbpo.Config(first_length=1, last_length=5, grow_from=2, grow_to=10)
+    lengths = [int(mbpo.rollout_length(config, jnp.int32(fits))) for fits in (0, 2, 5, 6, 9, 10, 50)]
+    assert lengths == [1, 1, 2, 3, 4, 5, 5]
+
+
+def test_svg_follows_the_real_trajectory(key):
+    """With inferred noise, model and policy give back what happened: the value is the real discounted return."""
+    config = dataclasses.replace(CONFIGS["svg"], horizon=6, bootstrap=False)
+    agent = svg.make(ENV.spec, config)
+    schedule = Schedule(epochs=1, prefill=30, epoch_steps=60)
+    state = jax.jit(training.make_loop(ENV, agent, schedule).init)(key)
+    windows = replays.sample_sequences(jax.random.key(1), state.replay, 16, 6)
+    parts, fresh, _ = pieces("svg", horizon=6)
+    policy = fresh.policy._replace(log_temperature=jnp.array(-100.0))
+    value, _ = jax.vmap(
+        lambda window: svg.trajectory_value(
+            parts, fresh.model.params, policy, policy.actor, window, jnp.zeros(1), bootstrap=False
+        )
+    )(windows)
+    ended = np.asarray(windows.terminated | windows.truncated)
+    runs = np.cumprod(np.concatenate([np.ones((16, 1)), ~ended[:, :-1]], axis=1), axis=1)
+    expected = (runs * 0.9 ** np.arange(6) * np.asarray(windows.reward)).sum(axis=1)
+    assert 0 < runs.mean() < 1
+    np.testing.assert_allclose(value, expected, rtol=2e-3, atol=2e-3)
+
+
+def test_papers_numbers():
+    """Janner et al. 2019, App. C; Buckman et al. 2018, released code; Amos et al. 2020; Haarnoja et al. 2018, App. D."""
+    rows = {"halfcheetah": (400, 40, 1, -0.5), "hopper": (125, 20, 15, -1 / 3), "ant": (300, 20, 25, -0.5)}
+    for name, (epochs, updates, length, entropy) in rows.items():
+        agent, schedule = mbpo.preset("paper", ENV.spec._replace(name=f"brax/{name}"))
+        assert (schedule.epochs, agent.updates, agent.last_length) == (epochs, updates, length)
+        assert (agent.policy.target_entropy, agent.real_ratio, agent.rollouts) == (entropy, 0.05, 100_000)
+        assert (agent.model.size, agent.model.elites, agent.model.member.hidden) == (7, 5, (200,) * 4)
+        assert (schedule.epoch_steps // schedule.fits_per_epoch, agent.fit.holdout_every) == (250, 5)
+    for module in (mve, steve):
+        agent, schedule = module.preset("paper", ENV.spec)
+        assert (agent.horizon, agent.batch_size, agent.updates) == (3, 512, 4)
+        assert len(agent.model.member.hidden) == 4
+        assert isinstance(agent.policy, td3.Config) and agent.policy.hidden == (128,) * 4
+        assert (agent.policy.exploration, agent.policy.saturation_penalty, schedule.prefill) == (0.05, 1e-3, 10_000)
+    assert (agent.model.size, agent.policy.critics) == (4, 4)
+    agent, _ = sac_svg.preset("paper", ENV.spec)
+    assert (agent.horizon, agent.batch_size, agent.policy.learning_rate) == (3, 1024, 1e-4)
+    agent, _ = sac.preset("paper", ENV.spec)
+    assert (agent.policy.hidden, agent.policy.learning_rate, agent.policy.target_rate, agent.batch_size) == (
+        (256, 256),
+        3e-4,
+        5e-3,
+        256,
+    )
+
+
+def test_bad_choices_are_named():
+    with pytest.raises(ConfigError, match="rollouts: got 7, needs a multiple of elites"):
+        mbpo.Config(rollouts=7)
+    with pytest.raises(ConfigError, match="propagation: got expectation, needs ts1"):
+        mbpo.Config(model=ensemble.Config(propagation="expectation"))
+    with pytest.raises(ConfigError, match="last_length: got 1, needs at least first_length"):
+        mbpo.Config(first_length=2)
+    with pytest.raises(ConfigError, match="policy: got"):
+        sac.Config(policy=fitting.Config())
