@@ -77,7 +77,7 @@ def learn(env_name: str, seeds: int, epochs: int | None) -> tuple[list[list[Epis
     """Run all seeds in one program; episodes of each seed, and seconds to compile and to run."""
     import jax
 
-    from jaxmbrl import envs, training
+    from jaxmbrl import envs, replay, training
     from jaxmbrl.agents import pets
 
     env = envs.make(env_name)
@@ -87,7 +87,7 @@ def learn(env_name: str, seeds: int, epochs: int | None) -> tuple[list[list[Epis
 
     def run(key: jax.Array) -> Any:  # reward and end of each step, in order: one environment, a store that holds all
         state, _ = training.train(loop, schedule.epochs)(key)
-        data = state.replay.data
+        data = replay.transitions(state.replay)
         return data.reward[:, 0], (data.terminated | data.truncated)[:, 0]
 
     keys = jax.random.split(jax.random.key(0), seeds)

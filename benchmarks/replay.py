@@ -31,9 +31,9 @@ def make_run(capacity: int, held: int, steps: int = STEPS) -> Callable[[], Any]:
 
     obs, false = jnp.zeros(OBS), jnp.zeros((), bool)
     example = Transition(obs, jnp.zeros(ACTION), jnp.zeros(()), obs, false, false)
-    store = replay.init(example, capacity=capacity)
-    data = store.data._replace(reward=jnp.arange(capacity, dtype=jnp.float32)[:, None])
-    store = store._replace(data=jax.tree.map(lambda x: x + jnp.ones_like(x), data))  # touches all of the memory
+    ones = jax.tree.map(lambda leaf: jnp.ones((capacity, 1, *leaf.shape), leaf.dtype), example)  # touches all memory
+    rows = ones._replace(reward=jnp.arange(capacity, dtype=jnp.float32)[:, None])
+    store = replay.from_rows(rows, cursor=0, size=capacity)
 
     def step(carry: tuple[replay.Replay, jax.Array], key: jax.Array) -> tuple[tuple[replay.Replay, jax.Array], None]:
         store, total = carry
@@ -45,7 +45,7 @@ def make_run(capacity: int, held: int, steps: int = STEPS) -> Callable[[], Any]:
 
     def scan(store: replay.Replay, key: jax.Array) -> tuple[replay.Replay, jax.Array]:
         cursor, size = (jnp.full((), rows, jnp.int32) for rows in (held % capacity, held))
-        start = (store._replace(cursor=cursor, size=size), jnp.zeros(()))
+        start = (store.replace(cursor=cursor, size=size), jnp.zeros(()))
         return jax.lax.scan(step, start, jax.random.split(key, steps))[0]
 
     compiled = jax.jit(scan, donate_argnums=0)

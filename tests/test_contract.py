@@ -125,8 +125,7 @@ def experience(key, num):
 
 def filled_store(key, extras):
     data = experience(key, 12)._replace(extras=jax.tree.map(lambda leaf: jnp.stack([leaf] * 12), extras))
-    data = jax.tree.map(lambda leaf: leaf[:, None], data)
-    return replays.Replay(data, jnp.int32(0), jnp.int32(12))
+    return replays.from_rows(jax.tree.map(lambda leaf: leaf[:, None], data), cursor=0, size=12)
 
 
 FIT = fitting.Config(batch_size=4, passes=2, holdout_every=4, patience=1)

@@ -134,6 +134,44 @@ def test_num_bytes_is_what_is_allocated():
     assert replays.num_bytes(EXAMPLE, capacity=12) == sum(leaf.nbytes for leaf in jax.tree.leaves(store.data))
 
 
+ODD = {
+    "image": (jnp.uint8, (3, 5)),  # 15 bytes: a word is left unfilled
+    "half": (jnp.bfloat16, (3,)),
+    "flags": (jnp.bool_, (5,)),
+    "count": (jnp.int32, ()),
+    "small": (jnp.int8, (2, 2)),
+    "nothing": (jnp.float32, (0, 2)),
+}
+
+
+def test_packing_is_byte_for_byte():
+    """Words against NumPy's own view of each leaf's bytes, and back; whatever the bits (NaNs included)."""
+    generator = np.random.default_rng(0)
+
+    def random(dtype, shape):
+        if dtype == jnp.bool_:
+            return generator.random((2, *shape)) < 0.5
+        size = (2, *shape, jnp.dtype(dtype).itemsize)
+        return generator.integers(0, 256, size, np.uint8).view(jnp.dtype(dtype)).reshape((2, *shape))
+
+    arrays = {name: random(*kind) for name, kind in ODD.items()}
+    example = {name: jax.ShapeDtypeStruct(array.shape[1:], array.dtype) for name, array in arrays.items()}
+    store = replays.init(example, capacity=4, num_envs=2)
+    words = np.asarray(replays.pack(arrays, store.layout))
+    for env in range(2):
+        expected = b""
+        for name in sorted(arrays):  # the order of a dictionary's leaves
+            raw = arrays[name][env].tobytes()
+            expected += raw + bytes(-len(raw) % 4)
+        assert words[env].tobytes() == expected
+    assert store.data.nbytes == replays.num_bytes(example, capacity=4) == 2 * words.nbytes
+    assert replays.num_bytes({"image": jax.ShapeDtypeStruct((64, 64, 3), jnp.uint8)}, capacity=10) == 10 * 64 * 64 * 3
+    back = replays.take(replays.add(store, arrays), jnp.arange(2))
+    for name, array in arrays.items():
+        assert back[name].dtype == array.dtype and back[name].shape == array.shape
+        assert np.asarray(back[name]).tobytes() == array.tobytes()
+
+
 def run(store, key):
     """A scan of 50 writes, samples and sampled windows."""
 

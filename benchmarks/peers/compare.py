@@ -85,7 +85,7 @@ def solve_ours(seed: int) -> dict[str, Any]:
     import jax
     import jax.numpy as jnp
 
-    from jaxmbrl import envs, training
+    from jaxmbrl import envs, replay, training
     from jaxmbrl.agents import pets
 
     wall, cpu = time.perf_counter(), time.process_time()
@@ -98,7 +98,7 @@ def solve_ours(seed: int) -> dict[str, Any]:
     compiled = time.perf_counter()
 
     def whole(state: Any) -> Any:  # of each step taken so far: whether it completed an episode
-        data = state.replay.data
+        data = replay.transitions(state.replay)
         return (data.truncated & ~data.terminated)[:, 0]
 
     for _ in range(schedule.epochs):

@@ -1,37 +1,66 @@
 """The experience store: a ring of transitions, written one row of parallel environments at a time.
 
-Every leaf is [rows, num_envs, ...]. A write is one in-place row and a read is one gather, so that the cost of a step
-does not depend on the capacity. Sequences are contiguous in time along the rows of one environment; they may cross
-episode boundaries, which their ``terminated`` and ``truncated`` flags mark.
+A transition lies in memory as one run of 32-bit words, whatever its leaves are, so that a write is one in-place row and
+a read is one gather: the cost of a step does not depend on the capacity, and a store that does not fit into the
+processor's caches costs a miss for each transition read rather than for each of its leaves. Small types stay small:
+four bytes share a word.
+
+Sequences are contiguous in time along the rows of one environment; they may cross episode boundaries, which their
+``terminated`` and ``truncated`` flags mark.
 """
 
+import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from flax import struct
 
 from jaxmbrl.types import Array, Key, PyTree, Transition
 
+WORD = 4  # bytes
 
-class Replay(NamedTuple):
+
+class Leaf(NamedTuple):
+    """One leaf of a transition: its shape without batch axes, and the name of its dtype."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def num_words(self) -> int:
+        """Words that it takes."""
+        return -(-math.prod(self.shape) * jnp.dtype(self.dtype).itemsize // WORD)
+
+
+class Layout(NamedTuple):
+    """How a transition lies in memory: its tree, and its leaves in order."""
+
+    tree: jax.tree_util.PyTreeDef
+    leaves: tuple[Leaf, ...]
+
+
+class Replay(struct.PyTreeNode):
     """The store's state.
 
     Attributes:
-        data: a Transition whose leaves are [rows, num_envs, ...].
+        data: uint32 [rows, num_envs, W], transitions as words; `unpack` shows them.
         cursor: int32 [], the row that is written next.
         size: int32 [], the number of rows filled.
+        layout: of a transition, static.
     """
 
-    data: Transition
+    data: Array
     cursor: Array
     size: Array
+    layout: Layout = struct.field(pytree_node=False)
 
 
 def init(example: Transition, *, capacity: int, num_envs: int = 1) -> Replay:
     """An empty store of zeros.
 
     Args:
-        example: one transition, of arrays or ``jax.ShapeDtypeStruct``.
+        example: one transition, of arrays or ``jax.ShapeDtypeStruct``; of numbers and bools, no typed keys.
         capacity: transitions to hold, a multiple of ``num_envs``.
         num_envs: transitions that arrive together.
 
@@ -40,43 +69,50 @@ def init(example: Transition, *, capacity: int, num_envs: int = 1) -> Replay:
     """
     if capacity < num_envs or capacity % num_envs:
         raise ValueError(f"capacity: got {capacity}, needs a positive multiple of num_envs ({num_envs})")
-    rows = (capacity // num_envs, num_envs)
-    data = jax.tree.map(lambda leaf: jnp.zeros(rows + leaf.shape, leaf.dtype), example)
-    return Replay(data, jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
+    layout = _layout(example)
+    data = jnp.zeros((capacity // num_envs, num_envs, _num_words(layout)), jnp.uint32)
+    return Replay(data, jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32), layout)
+
+
+def from_rows(rows: Transition, *, cursor: int | Array, size: int | Array) -> Replay:
+    """A store whose memory is ``rows`` (leaves [rows, num_envs, ...]), of which ``size`` are filled."""
+    layout = _layout(jax.tree.map(lambda leaf: leaf[0, 0], rows))
+    return Replay(pack(rows, layout), jnp.asarray(cursor, jnp.int32), jnp.asarray(size, jnp.int32), layout)
 
 
 def num_bytes(example: Transition, *, capacity: int) -> int:
     """Memory of a store in bytes, known before anything is allocated."""
-    return capacity * sum(leaf.size * jnp.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(example))
+    return capacity * WORD * _num_words(_layout(example))
 
 
 def add(replay: Replay, transitions: Transition) -> Replay:
     """Write one row (leaves [num_envs, ...]) over the oldest one."""
-    data = jax.tree.map(
-        lambda store, row: jax.lax.dynamic_update_index_in_dim(store, row.astype(store.dtype), replay.cursor, 0),
-        replay.data,
-        transitions,
-    )
-    rows = _num_rows(replay)
-    return Replay(data, (replay.cursor + 1) % rows, jnp.minimum(replay.size + 1, rows))
+    row = pack(transitions, replay.layout)
+    data = jax.lax.dynamic_update_index_in_dim(replay.data, row, replay.cursor, 0)
+    rows = len(data)
+    return replay.replace(data=data, cursor=(replay.cursor + 1) % rows, size=jnp.minimum(replay.size + 1, rows))
 
 
 def num_transitions(replay: Replay) -> Array:
     """Number of transitions held, int32 []."""
-    return replay.size * jax.tree.leaves(replay.data)[0].shape[1]
+    return replay.size * replay.data.shape[-2]
 
 
 def take(replay: Replay, index: Array) -> Transition:
     """The transitions at ``index`` (int32, any shape), each in [0, `num_transitions`): slots, not ages."""
-    num_envs = jax.tree.leaves(replay.data)[0].shape[1]
-    return jax.tree.map(lambda store: store[index // num_envs, index % num_envs], replay.data)
+    num_envs = replay.data.shape[1]
+    return unpack(replay.data[index // num_envs, index % num_envs], replay.layout)
+
+
+def transitions(replay: Replay) -> Transition:
+    """All that the store holds or has room for, leaves [rows, num_envs, ...], rows as they were written."""
+    return unpack(replay.data, replay.layout)
 
 
 def flatten(replay: Replay) -> tuple[Transition, Array]:
     """Every slot (leaves [capacity, ...]) and a bool mask [capacity] of those that are filled."""
-    data = jax.tree.map(lambda store: store.reshape((-1, *store.shape[2:])), replay.data)
-    capacity = jax.tree.leaves(data)[0].shape[0]
-    return data, jnp.arange(capacity) < num_transitions(replay)
+    words = replay.data.reshape((-1, replay.data.shape[-1]))
+    return unpack(words, replay.layout), jnp.arange(len(words)) < num_transitions(replay)
 
 
 def sample(key: Key, replay: Replay, batch_size: int) -> Transition:
@@ -95,16 +131,52 @@ def sample_sequences(key: Key, replay: Replay, batch_size: int, length: int) -> 
         batch_size: number of windows (B).
         length: steps per window (T).
     """
-    rows = _num_rows(replay)
+    rows, num_envs, _ = replay.data.shape
     if length > rows:
         raise ValueError(f"length: got {length}, needs at most the store's rows ({rows})")
-    num_envs = jax.tree.leaves(replay.data)[0].shape[1]
     key_start, key_env = jax.random.split(key)
     age = jax.random.randint(key_start, (batch_size, 1), 0, jnp.maximum(replay.size - length + 1, 1))
     row = (replay.cursor - replay.size + age + jnp.arange(length)) % rows
     env = jax.random.randint(key_env, (batch_size, 1), 0, num_envs)
-    return jax.tree.map(lambda store: store[row, env], replay.data)
+    return unpack(replay.data[row, env], replay.layout)
 
 
-def _num_rows(replay: PyTree) -> int:
-    return jax.tree.leaves(replay.data)[0].shape[0]
+def pack(transitions: Transition, layout: Layout) -> Array:
+    """Words, uint32 [*B, W], of transitions with leaves [*B, ...], each cast to the layout's dtype.
+
+    Every leaf begins at a word of its own; the last one it uses is filled up with zeros.
+    """
+    words = []
+    for array, leaf in zip(jax.tree.leaves(transitions), layout.leaves, strict=True):
+        stored = jnp.asarray(array).astype(leaf.dtype)
+        flat = stored.reshape((*stored.shape[: stored.ndim - len(leaf.shape)], -1))
+        flat = flat.astype(jnp.uint8) if leaf.dtype == "bool" else flat
+        per_word = max(WORD // flat.dtype.itemsize, 1)
+        filled = jnp.pad(flat, [(0, 0)] * (flat.ndim - 1) + [(0, -flat.shape[-1] % per_word)])
+        groups = filled.reshape((*flat.shape[:-1], -1, per_word)) if per_word > 1 else filled
+        word = jax.lax.bitcast_convert_type(groups, jnp.uint32)
+        words.append(word.reshape((*flat.shape[:-1], leaf.num_words)))
+    return jnp.concatenate(words, axis=-1)
+
+
+def unpack(words: Array, layout: Layout) -> Transition:
+    """The inverse of `pack`: transitions with leaves [*B, ...] of words [*B, W]."""
+    batch, arrays, begin = words.shape[:-1], [], 0
+    for leaf in layout.leaves:
+        word = words[..., begin : begin + leaf.num_words]
+        begin += leaf.num_words
+        dtype = jnp.dtype(jnp.uint8 if leaf.dtype == "bool" else leaf.dtype)
+        if dtype.itemsize > WORD:
+            word = word.reshape((*batch, -1, dtype.itemsize // WORD))
+        flat = jax.lax.bitcast_convert_type(word, dtype).reshape((*batch, -1))
+        arrays.append(flat[..., : math.prod(leaf.shape)].reshape((*batch, *leaf.shape)).astype(leaf.dtype))
+    return jax.tree.unflatten(layout.tree, arrays)
+
+
+def _layout(example: PyTree) -> Layout:
+    leaves, tree = jax.tree.flatten(example)
+    return Layout(tree, tuple(Leaf(tuple(leaf.shape), jnp.dtype(leaf.dtype).name) for leaf in leaves))
+
+
+def _num_words(layout: Layout) -> int:
+    return sum(leaf.num_words for leaf in layout.leaves)

@@ -117,7 +117,7 @@ def store(planned, num):
     data = jax.tree.map(
         lambda leaf: jnp.concatenate([leaf, jnp.zeros((2, *leaf.shape[1:]), leaf.dtype)])[:, None], data
     )
-    return replays.Replay(data, jnp.int32(num), jnp.int32(num))
+    return replays.from_rows(data, cursor=num, size=num)
 
 
 def test_averaging_moves_the_policy_by_the_newest_perturbations(key):

@@ -12,7 +12,6 @@ import systems
 from jaxmbrl import replay as replays
 from jaxmbrl.config import ConfigError
 from jaxmbrl.models import ensemble, fitting, one_step
-from jaxmbrl.replay import Replay
 
 FILLED, CAPACITY = 240, 300
 MODEL = ensemble.transform(one_step.make(systems.KNOWN, one_step.Config(hidden=(24,), learn_reward=True)), elites=2)
@@ -24,14 +23,14 @@ def numbered(count, capacity):
     slot = jnp.arange(capacity, dtype=jnp.float32)
     data = systems.transitions(jax.random.key(0), capacity)._replace(reward=slot)
     data = jax.tree.map(lambda leaf: leaf[:, None], data)
-    return Replay(data, jnp.int32(count % capacity), jnp.int32(count))
+    return replays.from_rows(data, cursor=count % capacity, size=count)
 
 
 def store_of(key):
     """`FILLED` transitions of the noisy linear system, and garbage where nothing is stored."""
     data = jax.tree.map(lambda leaf: leaf[:, None], systems.transitions(key, CAPACITY))
     data = jax.tree.map(lambda leaf: leaf if leaf.dtype == bool else leaf.at[FILLED:].set(1e4), data)
-    return Replay(data, jnp.int32(FILLED), jnp.int32(FILLED))
+    return replays.from_rows(data, cursor=FILLED, size=FILLED)
 
 
 def slots(batch):
@@ -97,7 +96,7 @@ def test_minibatches_come_from_the_members_own_data_alone(bootstrap):
 
 
 class Fitted(NamedTuple):
-    store: Replay
+    store: replays.Replay
     start: fitting.State
     end: fitting.State
     metrics: dict
@@ -165,7 +164,7 @@ def test_members_differ_after_a_fit(fitted):
 
 
 def test_normaliser_ignores_slots_that_are_not_filled(fitted):
-    stats, data = one(fitted.end.params).members.normaliser, one(fitted.store).data
+    stats, data = one(fitted.end.params).members.normaliser, replays.transitions(one(fitted.store))
     inputs = np.concatenate([data.obs, data.action], axis=-1)[:FILLED, 0].astype(np.float64)
     change = np.asarray(data.next_obs - data.obs, np.float64)[:FILLED, 0]
     for member in range(5):

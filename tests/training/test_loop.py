@@ -9,7 +9,7 @@ import pytest
 
 from jaxmbrl import training
 from jaxmbrl.config import ConfigError
-from jaxmbrl.replay import num_transitions
+from jaxmbrl.replay import num_transitions, transitions
 from jaxmbrl.schedule import Schedule
 from jaxmbrl.training.loop import random_action
 from jaxmbrl.types import Agent, Box, Discrete, Environment, Spec, TimeStep
@@ -94,6 +94,11 @@ def one(tree, index=0):
     return jax.tree.map(lambda leaf: leaf[index], tree)
 
 
+def stored(state):
+    """All transitions of a run, leaves [rows, num_envs, ...]."""
+    return jax.device_get(transitions(state.replay))
+
+
 def equal(tree, other):
     def check(x, y):
         if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
@@ -130,7 +135,7 @@ def histories(name):
     for index in range(2):
         state, metrics = one(runs_of(name), index)
         for env in range(SCHEDULES[name].num_envs):
-            yield jax.tree.map(lambda leaf, env=env: leaf[:, env], state.replay.data), state, metrics
+            yield jax.tree.map(lambda leaf, env=env: leaf[:, env], stored(state)), state, metrics
 
 
 def test_stored_transitions_are_what_happened(name):
@@ -175,7 +180,7 @@ def test_learning_happens_when_the_schedule_says(name):
     assert state.agent["fits"] == 3 * schedule.fits_per_epoch
     assert state.agent["improves"] == 3 * improves
     prefill = schedule.prefill // schedule.num_envs
-    seen = state.replay.data.extras["improves"][prefill:, 0]
+    seen = stored(state).extras["improves"][prefill:, 0]
     np.testing.assert_array_equal(seen, np.arange(3 * improves * schedule.interact) // schedule.interact)
     # Steps held at the first and the second fit of an epoch, averaged.
     held = schedule.prefill + schedule.epoch_steps * (np.arange(3) + 0.25)
@@ -193,7 +198,7 @@ def test_metrics_count_steps_and_episodes(name):
     schedule, num_envs = SCHEDULES[name], SCHEDULES[name].num_envs
     for index in range(2):
         state, metrics = one(runs_of(name), index)
-        data = state.replay.data
+        data = stored(state)
         np.testing.assert_array_equal(metrics["env_steps"], schedule.prefill + schedule.epoch_steps * np.arange(1, 4))
         assert state.env_steps == metrics["env_steps"][-1]
         finished = {epoch: [] for epoch in range(-1, 3)}
@@ -221,12 +226,12 @@ def test_a_store_smaller_than_the_run_keeps_the_latest_steps():
     """The same run with and without room for all of it: the ring holds the last 10 rows."""
     whole = training.make_loop(counting(), recording(), Schedule(epochs=3, prefill=9, epoch_steps=36, num_envs=3))
     state, _ = jax.device_get(jax.jit(training.train(whole, 3))(KEYS[0]))
-    ring = one(runs_of("wrapping"))[0].replay
-    rows = len(state.replay.data.reward)
-    assert (ring.size, ring.cursor) == (10, rows % 10)
+    ring, everything = one(runs_of("wrapping"))[0], stored(state)
+    rows = len(everything.reward)
+    assert (ring.replay.size, ring.replay.cursor) == (10, rows % 10)
     for slot in range(10):
         time = max(time for time in range(rows) if time % 10 == slot)
-        equal(one(ring.data, slot), one(state.replay.data, time))
+        equal(one(stored(ring), slot), one(everything, time))
 
 
 def test_evaluation_leaves_training_as_it_is():

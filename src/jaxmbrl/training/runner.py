@@ -154,12 +154,7 @@ def resume(directory: Path, epochs: int | None = None) -> Outcome:
 def restore(directory: Path, program: Program, epoch: int) -> PyTree:
     """The state after ``epoch`` epochs. Raises `ConfigError` where its checkpoint is damaged or of another program."""
     checkpoints, template = directory / CHECKPOINTS, program.template
-    prefix = "replay.data."
-    stored = {
-        name.removeprefix(prefix): shape
-        for name, shape in checkpoint.shapes(checkpoints, epoch).items()
-        if name.startswith(prefix)
-    }
+    stored = checkpoint.shapes(checkpoints, epoch).get("replay.data")
     smaller = template._replace(replay=extension.before(template.replay, stored))
     state = checkpoint.restore(checkpoints, epoch, smaller)
     return state._replace(replay=extension.grow(state.replay, template.replay))
