@@ -16,11 +16,12 @@ import pytest
 
 from jaxmbrl import agents, envs, planners
 from jaxmbrl import replay as replays
-from jaxmbrl.agents import mpc, pets, poplin, random_shooting
+from jaxmbrl.agents import mbpo, mpc, mve, pets, poplin, random_shooting, sac, sac_svg, steve, svg
 from jaxmbrl.envs import classic, wrappers
 from jaxmbrl.models import ensemble, fitting, one_step, simulator
 from jaxmbrl.planners import cem
-from jaxmbrl.policies import imitation
+from jaxmbrl.policies import imitation, td3
+from jaxmbrl.policies import sac as sac_policy
 from jaxmbrl.training.loop import random_action
 
 ENV = envs.make("cartpole", episode_length=20)  # it terminates, and its reward and termination are known
@@ -148,7 +149,23 @@ MODELS = {
         for name in ("expectation", "moment_matching", "ts1", "tsinf")
     },
 }
+POLICY = sac_policy.Config(hidden=(4,), learning_rate=1e-2)
+ONE_MODEL, TWO_MODELS = (
+    ensemble.Config(member=one_step.Config(hidden=(8,), family="deterministic"), size=size, elites=size, particles=size)
+    for size in (1, 2)
+)
 SYSTEMS = {
+    "mbpo": mbpo.Config(
+        policy=POLICY,
+        model=ensemble.Config(member=MEMBER, size=3, elites=2, particles=2, propagation="ts1"),
+        fit=FIT,
+        batch_size=4,
+        updates=2,
+        rollouts=4,
+        keep=2,
+        last_length=2,
+    ),
+    "mve": mve.Config(policy=POLICY, model=ONE_MODEL, fit=FIT, horizon=2, batch_size=4, updates=2),
     "pets": pets.Config(horizon=3, model=PARTICLES, fit=FIT, planner=PLANNERS["cem"]),
     "poplin": poplin.Config(
         horizon=3, model=PARTICLES, fit=FIT, planner=PLANNERS["cem"], policy=imitation.Config(hidden=(4,), passes=2)
@@ -159,10 +176,18 @@ SYSTEMS = {
         fit=FIT,
         planner=PLANNERS["random_shooting"],
     ),
+    "sac": sac.Config(policy=POLICY, batch_size=4, updates=2),
+    "sac_svg": sac_svg.Config(policy=POLICY, model=ONE_MODEL, fit=FIT, horizon=2, batch_size=4, updates=2),
+    "steve": steve.Config(policy=POLICY, model=TWO_MODELS, fit=FIT, horizon=2, batch_size=4, updates=2),
+    "svg": svg.Config(policy=POLICY, model=ONE_MODEL, fit=FIT, horizon=2, batch_size=4, updates=2),
 }
 LEARNERS = {
-    f"imitation/{family}": lambda family=family: imitation.make(ENV.spec, imitation.Config(hidden=(4,), family=family))
-    for family in imitation.FAMILIES
+    "sac": lambda: sac_policy.make(ENV.spec, POLICY).learner,
+    "td3": lambda: td3.make(ENV.spec, td3.Config(hidden=(4,))).learner,
+    **{
+        f"imitation/{family}": lambda f=family: imitation.make(ENV.spec, imitation.Config(hidden=(4,), family=f))
+        for family in imitation.FAMILIES
+    },
 }
 ROWS: dict[str, Callable[[], Row]] = {
     **{f"planner/{name}": lambda c=config: planner_row(c) for name, config in PLANNERS.items()},

@@ -65,10 +65,6 @@ LEARNS = {
 }
 
 
-def test_every_system_has_a_learning_test():
-    assert set(LEARNS) == set(agents.SYSTEMS)
-
-
 @pytest.mark.parametrize("name", sorted(LEARNS))
 def test_learns_linear_quadratic_control(name):
     """Three episodes of random actions, and two of learning; doing nothing scores -10, random actions below -100.

@@ -3,11 +3,11 @@
 import dataclasses
 import functools
 
+import integrator
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.agents import integrator
 
 from jaxmbrl import agents, training
 from jaxmbrl import replay as replays
@@ -50,10 +50,9 @@ def run(name, **changes):
 
 @pytest.mark.parametrize("name", sorted(CONFIGS))
 def test_learns_to_hold_still(name):
-    returns = run(name)["eval_return"]
-    print(name, returns)
-    returns = returns[:, -1]
-    assert returns.mean() > -1.0, returns
+    """Doing nothing scores -3.3 on average, the optimum -0.03; the pilots of four seeds gave -0.09 to -0.04."""
+    returns = run(name)["eval_return"][:, -1]
+    assert returns.mean() > -0.3, returns
 
 
 def test_mbpo_without_imagined_data_is_sac():
@@ -182,7 +181,7 @@ def test_svg_follows_the_real_trajectory(key):
 
 
 def test_papers_numbers():
-    """Janner et al. 2019, App. C; Buckman et al. 2018, released code; Amos et al. 2020; Haarnoja et al. 2018, App. D."""
+    """Janner et al. 2019, App. C; Buckman et al. 2018, released code; Amos et al. 2020; Haarnoja et al. 2018."""
     rows = {"halfcheetah": (400, 40, 1, -0.5), "hopper": (125, 20, 15, -1 / 3), "ant": (300, 20, 25, -0.5)}
     for name, (epochs, updates, length, entropy) in rows.items():
         agent, schedule = mbpo.preset("paper", ENV.spec._replace(name=f"brax/{name}"))

@@ -157,7 +157,7 @@ def test_learns_linear_quadratic_control(name):
     """Three episodes of random actions, then four of planning; doing nothing scores -10, random actions below -100.
 
     The planner's threshold lies more than 6 standard errors below the pilot's mean. The policy alone starts at a median
-    below -100 and had one of -4.7 and -5.0 in the pilot after three fits: half of the seeds must do better than nothing.
+    below -100 and had one of -4.7 and -5.0 in the pilot after three fits: half of the seeds must beat doing nothing.
     """
     fields, least, (mean, std) = LEARNS[name]
     assert least < mean - 6 * std / np.sqrt(4)

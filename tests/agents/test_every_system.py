@@ -1,0 +1,12 @@
+"""No system without a learning test."""
+
+import test_mpc
+import test_off_policy
+
+from jaxmbrl import agents
+
+ELSEWHERE = {"poplin"}  # test_poplin.py
+
+
+def test_every_system_has_a_learning_test():
+    assert set(test_mpc.LEARNS) | set(test_off_policy.CONFIGS) | ELSEWHERE == set(agents.SYSTEMS)
