@@ -1,8 +1,9 @@
-"""Learning curves of a system on one or more environments: median and interquartile range over seeds.
+"""Learning curves of one or more systems on one or more environments: median and interquartile range over seeds.
 
     python experiments/learning_curves.py pets cartpole_swingup pendulum --seeds 10 --out docs/figures/pets
+    python experiments/learning_curves.py sac,pets,mbpo,steve,sac_svg pendulum --seeds 5 --out docs/figures/systems
 
-All seeds of an environment are one vmapped program. Writes OUT.csv and OUT.png.
+All seeds of a system on an environment are one vmapped program. Writes OUT.csv and OUT.png.
 """
 
 import argparse
@@ -17,10 +18,13 @@ import numpy as np
 
 from jaxmbrl import agents, envs, training
 
-COLOURS = ("#1f6feb", "#d1495b", "#2e933c", "#7d5ba6")
+COLOURS = ("#1f6feb", "#d1495b", "#2e933c", "#7d5ba6", "#e08e0b", "#3d5a6c")
+
+Curve = dict[str, np.ndarray]
+Curves = dict[str, dict[str, Curve]]  # environment -> system -> curve
 
 
-def learn(system: str, name: str, seeds: int, preset: str) -> dict[str, np.ndarray]:
+def learn(system: str, name: str, seeds: int, preset: str) -> Curve:
     """Environment steps [epochs] and mean episode returns [seeds, epochs]."""
     module = agents.load(system)
     env = envs.make(name)
@@ -32,29 +36,37 @@ def learn(system: str, name: str, seeds: int, preset: str) -> dict[str, np.ndarr
     return {"env_steps": np.asarray(metrics["env_steps"])[0], "returns": returns}
 
 
-def write_csv(path: Path, curves: dict[str, dict[str, np.ndarray]]) -> None:
-    """One row for each environment, seed and epoch."""
+def write_csv(path: Path, curves: Curves) -> None:
+    """One row for each environment, system, seed and epoch."""
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["env", "seed", "env_steps", "episode_return"])
-        for name, curve in curves.items():
-            for seed, returns in enumerate(curve["returns"]):
-                writer.writerows((name, seed, *row) for row in zip(curve["env_steps"], returns, strict=True))
+        writer.writerow(["env", "system", "seed", "env_steps", "episode_return"])
+        for name, by_system in curves.items():
+            for system, curve in by_system.items():
+                for seed, returns in enumerate(curve["returns"]):
+                    rows = zip(curve["env_steps"], returns, strict=True)
+                    writer.writerows((name, system, seed, *row) for row in rows)
 
 
-def plot(path: Path, title: str, curves: dict[str, dict[str, np.ndarray]]) -> None:
+def plot(path: Path, title: str, curves: Curves) -> None:
     """A panel for each environment: every seed thin, the median thick, the interquartile range shaded."""
     plt.rcParams.update({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False})
-    figure, axes = plt.subplots(1, len(curves), figsize=(1.2 + 3.4 * len(curves), 3.1), squeeze=False)
-    for axis, colour, (name, curve) in zip(axes[0], itertools.cycle(COLOURS), curves.items(), strict=False):
-        steps, returns = curve["env_steps"], curve["returns"]
-        low, middle, high = np.nanpercentile(returns, [25, 50, 75], axis=0)
-        axis.plot(steps, returns.T, color=colour, alpha=0.15, linewidth=0.8)
-        axis.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)
-        axis.plot(steps, middle, color=colour, linewidth=2.2)
+    several = max(map(len, curves.values())) > 1
+    width = (2.2 if several else 1.2) + (5.2 if several else 3.4) * len(curves)
+    figure, axes = plt.subplots(1, len(curves), figsize=(width, 3.6 if several else 3.1), squeeze=False)
+    for axis, (name, by_system) in zip(axes[0], curves.items(), strict=True):
+        for colour, (system, curve) in zip(itertools.cycle(COLOURS), by_system.items(), strict=False):
+            steps, returns = curve["env_steps"], curve["returns"]
+            low, middle, high = np.nanpercentile(returns, [25, 50, 75], axis=0)
+            if not several:
+                axis.plot(steps, returns.T, color=colour, alpha=0.15, linewidth=0.8)
+            axis.fill_between(steps, low, high, color=colour, alpha=0.15, linewidth=0)
+            axis.plot(steps, middle, color=colour, linewidth=2.0, label=system)
         axis.set(title=name, xlabel="environment steps", xlim=(0, None))
         axis.grid(alpha=0.25)
     axes[0][0].set_ylabel("return of the training episodes")
+    if several:
+        axes[0][-1].legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     figure.suptitle(title)
     figure.tight_layout()
     figure.savefig(path, dpi=150)
@@ -63,16 +75,19 @@ def plot(path: Path, title: str, curves: dict[str, dict[str, np.ndarray]]) -> No
 def main(argv: list[str] | None = None) -> None:
     """Run, write, plot."""
     parser: Any = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("system")
+    parser.add_argument("systems", help="one, or several with commas between")
     parser.add_argument("envs", nargs="+")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--preset", default="small")
     parser.add_argument("--out", type=Path, default=Path("learning_curves"))
     options = parser.parse_args(argv)
-    curves = {name: learn(options.system, name, options.seeds, options.preset) for name in options.envs}
+    systems = options.systems.split(",")
+    curves: Curves = {}
+    for name in options.envs:
+        curves[name] = {system: learn(system, name, options.seeds, options.preset) for system in systems}
     options.out.parent.mkdir(parents=True, exist_ok=True)
     write_csv(options.out.with_suffix(".csv"), curves)
-    title = f"{options.system} {options.preset}: median and interquartile range of {options.seeds} seeds"
+    title = f"{', '.join(systems)} ({options.preset}): median and interquartile range of {options.seeds} seeds"
     plot(options.out.with_suffix(".png"), title, curves)
 
 

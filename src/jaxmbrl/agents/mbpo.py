@@ -9,6 +9,7 @@ rollouts are shorter than they will become, there are more of them, so that ever
 transitions; targets of the model are normalised.
 """
 
+import dataclasses
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -190,9 +191,9 @@ def preset(name: str, spec: Spec) -> Preset:
 
 
 def _small(spec: Spec) -> Preset:
-    """Sized for two cores: small networks, a fit every 100 steps, rollouts of one step."""
+    """Sized for two cores: small networks, a fit every 50 steps, rollouts of one step, faster targets."""
     agent = Config(
-        policy=SMALL_POLICY,
+        policy=dataclasses.replace(SMALL_POLICY, target_rate=0.02),
         model=ensemble.Config(
             member=one_step.complete(one_step.Config(hidden=(64, 64)), spec),
             size=4,
@@ -202,11 +203,11 @@ def _small(spec: Spec) -> Preset:
         ),
         fit=fitting.Config(learning_rate=3e-3, batch_size=64, passes=30),
         batch_size=128,
-        updates=10,
+        updates=20,
         rollouts=2000,
         keep=4,
     )
-    return Preset(agent, Schedule(epochs=12, prefill=400, epoch_steps=200, fits_per_epoch=2))
+    return Preset(agent, Schedule(epochs=14, prefill=200, epoch_steps=200, fits_per_epoch=4))
 
 
 # Epochs of 1,000 steps, updates a step, first and last length of rollouts, epochs between which they grow, epochs that

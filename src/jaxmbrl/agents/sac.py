@@ -61,7 +61,7 @@ SMALL_POLICY = sac.Config(hidden=(64, 64), learning_rate=1e-3)
 
 
 def _small(spec: Spec) -> Preset:
-    return Preset(Config(policy=SMALL_POLICY, batch_size=128), Schedule(epochs=50, prefill=400, epoch_steps=200))
+    return Preset(Config(policy=SMALL_POLICY, batch_size=128), Schedule(epochs=48, prefill=400, epoch_steps=200))
 
 
 def _paper(spec: Spec) -> Preset:

@@ -129,7 +129,7 @@ def preset(name: str, spec: Spec) -> Preset:
 
 def _small(spec: Spec) -> Preset:
     agent = Config(policy=SMALL_POLICY, model=model_config(spec, (64, 64), 1), fit=SMALL_FIT, batch_size=128, updates=2)
-    return Preset(agent, Schedule(epochs=25, prefill=400, epoch_steps=200, fits_per_epoch=2))
+    return Preset(agent, Schedule(epochs=18, prefill=400, epoch_steps=200, fits_per_epoch=2))
 
 
 def _paper(spec: Spec) -> Preset:

@@ -69,7 +69,7 @@ def _small(spec: Spec) -> Preset:
         batch_size=128,
         updates=2,
     )
-    return Preset(agent, Schedule(epochs=25, prefill=400, epoch_steps=200, fits_per_epoch=2))
+    return Preset(agent, Schedule(epochs=18, prefill=400, epoch_steps=200, fits_per_epoch=2))
 
 
 def _paper(spec: Spec) -> Preset:

@@ -177,7 +177,7 @@ def preset(name: str, spec: Spec) -> Preset:
 
 def _small(spec: Spec) -> Preset:
     agent = Config(policy=SMALL_POLICY, model=_one_network((64, 64), spec), fit=SMALL_FIT, updates=2)
-    return Preset(agent, Schedule(epochs=25, prefill=400, epoch_steps=200, fits_per_epoch=2))
+    return Preset(agent, Schedule(epochs=18, prefill=400, epoch_steps=200, fits_per_epoch=2))
 
 
 def _paper(spec: Spec) -> Preset:

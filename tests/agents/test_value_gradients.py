@@ -1,0 +1,114 @@
+"""Gradients through a model on linear-quadratic problems, against the analytic policy gradient in float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxmbrl.agents import sac_svg, svg
+from jaxmbrl.agents.expansion import Parts
+from jaxmbrl.models import ensemble
+from jaxmbrl.models.ensemble import Ensemble
+from jaxmbrl.models.one_step import Outcome
+from jaxmbrl.policies.actor_critic import ActorCritic
+from jaxmbrl.types import Transition
+
+GAMMA, STD, T = 0.9, 0.3, 8
+A = np.array([[1.0, 0.1], [-0.2, 0.9]])
+B = np.array([[0.0], [0.5]])
+GAIN = np.array([[-0.4, -0.7]])
+VALUE = np.array([[2.0, 0.3], [0.3, 1.0]])  # V(s) = -s' VALUE s
+
+
+def reward(obs, action):
+    return -jnp.sum(obs**2) - 0.5 * jnp.sum(action**2)
+
+
+def outcome(params, obs, action, noise=0.0):
+    next_obs = jnp.asarray(A, jnp.float32) @ obs + jnp.asarray(B, jnp.float32) @ action + noise
+    return Outcome(next_obs, reward(obs, action), jnp.ones(()))
+
+
+class Model:
+    """The true model, with additive noise."""
+
+    mean_outcome = staticmethod(outcome)
+    noisy_outcome = staticmethod(outcome)
+
+    @staticmethod
+    def infer_noise(params, transition):
+        return transition.next_obs - outcome(params, transition.obs, transition.action).next_obs
+
+
+LEARNER = ActorCritic(
+    init=None,
+    act=None,
+    update=None,
+    policy=lambda gain, noise, obs: (gain @ obs + STD * noise, jnp.zeros(())),
+    infer_noise=lambda gain, obs, action: (action - gain @ obs) / STD,
+    values=lambda critics, obs, action: -(obs @ jnp.asarray(VALUE, jnp.float32) @ obs)[None],
+    bootstrap=None,
+    learn=None,
+    temperature=lambda state: jnp.zeros(()),
+    discount=GAMMA,
+)
+PARAMS = ensemble.Params(jnp.zeros((1, 1)), jnp.zeros(1, jnp.int32))
+
+
+class State:
+    actor = jnp.asarray(GAIN, jnp.float32)
+    critics = ()
+
+
+def analytic(states, actions, last, terminal):
+    """dJ/dK of J = sum_t gamma^t r_t + terminal gamma^T V(s_T), by the adjoint recursion."""
+    adjoint = -2 * VALUE @ last if terminal else np.zeros(2)
+    gradient = np.zeros_like(GAIN)
+    for obs, action in zip(states[::-1], actions[::-1], strict=True):
+        for_action = -action + GAMMA * B.T @ adjoint  # 0.5 * 2 from the quadratic cost
+        gradient = np.outer(for_action, obs) + GAMMA * gradient
+        adjoint = -2 * obs + GAMMA * A.T @ adjoint + GAIN.T @ for_action
+    return gradient
+
+
+def trajectory(noise_policy, noise_model):
+    obs, states, actions = np.array([1.0, -0.5]), [], []
+    for eta, xi in zip(noise_policy, noise_model, strict=True):
+        action = GAIN @ obs + STD * eta
+        states.append(obs)
+        actions.append(action)
+        obs = A @ obs + B @ action + xi
+    return np.array(states), np.array(actions), obs
+
+
+@pytest.mark.parametrize(("horizon", "terminal"), [(1, True), (T, False), (T, True)])
+def test_svg_is_the_analytic_gradient(horizon, terminal):
+    """SVG(1), SVG(inf), and what lies between, along a noisy trajectory: relative error below 1e-4."""
+    rng = np.random.default_rng(0)
+    states, actions, last = trajectory(rng.normal(size=(horizon, 1)), 0.1 * rng.normal(size=(horizon, 2)))
+    following = np.concatenate([states[1:], last[None]])
+    never = jnp.zeros(horizon, bool)
+    window = Transition(
+        *(jnp.asarray(x, jnp.float32) for x in (states, actions, np.zeros(horizon), following)), never, never
+    )
+    parts = Parts(LEARNER, Ensemble(Model, 1, 1, None), None, horizon, every_reward=False)
+
+    def value(gain):
+        return svg.trajectory_value(parts, PARAMS, State, gain, window, jnp.zeros(1), bootstrap=terminal)[0]
+
+    expected = analytic(states, actions, last, terminal)
+    np.testing.assert_allclose(jax.grad(value)(State.actor), expected, rtol=1e-4)
+
+
+def test_sac_svg_is_the_analytic_gradient():
+    """The same in imagination, from given noise, without the model's."""
+    noise = np.random.default_rng(1).normal(size=(T + 1, 1))
+    states, actions, last = trajectory(noise[:T], np.zeros((T, 2)))
+    parts = Parts(LEARNER, Ensemble(Model, 1, 1, None), None, T, every_reward=False)
+
+    def value(gain):
+        obs, draws = jnp.asarray(states[0], jnp.float32), jnp.asarray(noise, jnp.float32)
+        return sac_svg.imagined_value(parts, PARAMS, State, gain, obs, draws)[0]
+
+    expected = analytic(states, actions, last, True)
+    np.testing.assert_allclose(jax.grad(value)(State.actor), expected, rtol=1e-4)
