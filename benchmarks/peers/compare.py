@@ -1,11 +1,13 @@
 """jaxmbrl beside mbrl-lib in one run, alternating (install it first: benchmarks/peers/install.sh).
 
     python -m benchmarks.peers.compare plan  [--at small paper_cartpole paper_halfcheetah] [--repeats 5] [--threads N]
+    python -m benchmarks.peers.compare sac   [--repeats 5] [--threads N]
     python -m benchmarks.peers.compare solve [--seeds 1] [--limit 900] [--threads N]
 
-``plan`` times one CEM planning call at equal sizes. ``solve`` times each one's PETS on the continuous cart-pole until
-the pole stands for a whole episode of 200 steps: ours with its `small` preset, compilation included; theirs with its
-stock settings, or until ``--limit`` seconds have passed, and then the ratio is a lower bound.
+``plan`` times one CEM planning call at equal sizes, ``sac`` one gradient step of SAC at half-cheetah's. ``solve`` times
+each one's PETS on the continuous cart-pole until the pole stands for a whole episode of 200 steps: ours with its `small`
+preset, compilation included; theirs with its stock settings, or until ``--limit`` seconds have passed, and then the ratio
+is a lower bound.
 
 One difference remains at equal sizes: our candidates share the noise of their particles (common random numbers),
 mbrl-lib draws noise for each.
@@ -19,7 +21,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks import planning, timing
+from benchmarks import planning, timing, updates
 from benchmarks.sizes import NAMES, Sizes, named
 from benchmarks.timing import Timing
 
@@ -80,6 +82,33 @@ def compare_plan(peer: Peer, sizes: Sizes, repeats: int) -> dict[str, Any]:
     }
 
 
+def compare_sac(peer: Peer, repeats: int, width: int = 256, batch: int = 256, steps: int = 50) -> dict[str, Any]:
+    """Gradient steps of either in turn: one seed, and two of ours as one program against two of theirs in a row."""
+    request = {"obs": updates.OBS, "action": updates.ACTION, "width": width, "batch": batch, "steps": steps}
+    one, two = (updates.make_steps(width, batch, steps, seeds) for seeds in (1, 2))
+
+    def ours(run: Callable[[], Any], seeds: int) -> Timing:
+        seconds = timing.measure(run)
+        return Timing(seconds.wall / (steps * seeds), seconds.cpu / (steps * seeds))
+
+    timings = timing.alternate(
+        {
+            "ours": lambda: ours(one, 1),
+            "two_of_ours": lambda: ours(two, 2),
+            "theirs": lambda: Timing(**peer.ask(do="sac", **request)),
+        },
+        repeats,
+    )
+    return {
+        **request,
+        "repeats": repeats,
+        **{f"{name}_milliseconds": timing.median(timings[name]).wall * 1e3 for name in timings},
+        **{f"{name}_cpu_milliseconds": timing.median(timings[name]).cpu * 1e3 for name in timings},
+        "times_faster": timing.ratio(timings["theirs"], timings["ours"])._asdict(),
+        "times_the_updates_of_two_seeds": timing.ratio(timings["theirs"], timings["two_of_ours"])._asdict(),
+    }
+
+
 def solve_ours(seed: int) -> dict[str, Any]:
     """PETS `small` on cart-pole, an epoch at a time, until an episode reaches its time limit."""
     import jax
@@ -131,9 +160,9 @@ def compare_solve(peer: Peer, seeds: int, limit: float) -> dict[str, Any]:
 def main() -> None:
     """Run the chosen comparison and print JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("plan", "solve"))
+    parser.add_argument("what", choices=("plan", "sac", "solve"))
     parser.add_argument("--at", nargs="+", choices=NAMES, default=NAMES, help="plan: sizes")
-    parser.add_argument("--repeats", type=int, default=5, help="plan: of each, alternating")
+    parser.add_argument("--repeats", type=int, default=5, help="plan, sac: of each, alternating")
     parser.add_argument("--seeds", type=int, default=1, help="solve: runs of each")
     parser.add_argument("--limit", type=float, default=900.0, help="solve: seconds that the peer gets for a run")
     parser.add_argument("--threads", type=int, default=None, help="cores to use (default: all)")
@@ -143,6 +172,8 @@ def main() -> None:
     run: Callable[[], dict[str, Any]]
     if arguments.what == "plan":
         run = lambda: {name: compare_plan(peer, named(name), arguments.repeats) for name in arguments.at}  # noqa: E731
+    elif arguments.what == "sac":
+        run = lambda: compare_sac(peer, arguments.repeats)  # noqa: E731
     else:
         run = lambda: compare_solve(peer, arguments.seeds, arguments.limit)  # noqa: E731
     try:

@@ -3,6 +3,7 @@
 It runs in mbrl-lib's own environment (see `install.sh`), knows nothing of jaxmbrl, and is driven by `compare.py`:
 
     {"do": "plan", ...}  seconds of one CEM planning call of its PETS agent at the sizes of `Plan`'s fields
+    {"do": "sac", ...}   seconds of a gradient step of the SAC that its MBPO uses
     {"do": "pets", ...}  its PETS on its continuous cart-pole until a whole episode of 200 steps, or a time limit
 
 Its example configurations are not in the wheel; the settings below are those of its stock PETS on cart-pole.
@@ -156,6 +157,45 @@ def time_plan(request):
     return {"wall": (time.perf_counter() - wall) / calls, "cpu": (time.process_time() - cpu) / calls}
 
 
+@functools.cache
+def learner(obs, action, width, batch):
+    """mbrl-lib's SAC, and a store of random transitions that it learns from."""
+    import mbrl.third_party.pytorch_sac_pranz24.sac as sac
+    import mbrl.util.replay_buffer as buffers
+
+    arguments = omegaconf.OmegaConf.create(
+        {
+            "gamma": 0.99,
+            "tau": 0.005,
+            "alpha": 0.2,
+            "policy": "Gaussian",
+            "target_update_interval": 1,
+            "automatic_entropy_tuning": True,
+            "target_entropy": -float(action),
+            "hidden_size": width,
+            "device": "cpu",
+            "lr": 3e-4,
+        }
+    )
+    store = buffers.ReplayBuffer(10_000, (obs,), (action,))
+    rng = np.random.default_rng(0)
+    for _ in range(10_000):
+        store.add(rng.normal(size=obs), rng.uniform(-1, 1, action), rng.normal(size=obs), rng.normal(), False, False)
+    return sac.SAC(obs, Spaces(obs, action).action_space, arguments), store
+
+
+def time_sac(request):
+    """Seconds of one gradient step, as its MBPO takes them."""
+    agent, store = learner(request["obs"], request["action"], request["width"], request["batch"])
+    wall, cpu = time.perf_counter(), time.process_time()
+    for step in range(request["steps"]):
+        agent.update_parameters(store, request["batch"], step, reverse_mask=True)
+    return {
+        "wall": (time.perf_counter() - wall) / request["steps"],
+        "cpu": (time.process_time() - cpu) / request["steps"],
+    }
+
+
 class EnoughError(Exception):
     """The run is over: solved, or out of time."""
 
@@ -252,7 +292,7 @@ def main():
     """Answer requests until stdin closes."""
     if "OMP_NUM_THREADS" in os.environ:
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    actions = {"plan": time_plan, "pets": run_pets}
+    actions = {"plan": time_plan, "sac": time_sac, "pets": run_pets}
     for line in sys.stdin:
         request = json.loads(line)
         answer = actions[request.pop("do")](request)
