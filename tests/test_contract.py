@@ -23,6 +23,7 @@ from jaxmbrl.planners import cem
 from jaxmbrl.policies import imitation, td3
 from jaxmbrl.policies import sac as sac_policy
 from jaxmbrl.training.loop import random_action
+from jaxmbrl.values import state_value
 
 ENV = envs.make("cartpole", episode_length=20)  # it terminates, and its reward and termination are known
 MEMBER = one_step.Config(hidden=(8,))
@@ -130,6 +131,7 @@ def filled_store(key, extras):
 
 
 FIT = fitting.Config(batch_size=4, passes=2, holdout_every=4, patience=1)
+VALUE = state_value.Config(hidden=(8,), batch_size=4, steps=2)
 PLANNERS = {
     "cem": planners.cem.Config(population=12, elites=3, iterations=2),
     "gradient": planners.gradient.Config(restarts=2, iterations=2),
@@ -197,6 +199,7 @@ ROWS: dict[str, Callable[[], Row]] = {
     "system/poplin_p": lambda: system_row(
         "poplin", dataclasses.replace(SYSTEMS["poplin"], variant="p_sep", distillation="average")
     ),
+    "system/pets_with_value": lambda: system_row("pets", dataclasses.replace(SYSTEMS["pets"], terminal_value=VALUE)),
     "system/pets_on_simulator": lambda: system_row(
         "pets", pets.Config(horizon=3, model=simulator.Config(), planner=cem.Config(12, 3, 2)), env=ENV
     ),

@@ -10,7 +10,7 @@ Sequences are contiguous in time along the rows of one environment; they may cro
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +36,7 @@ class Leaf(NamedTuple):
 class Layout(NamedTuple):
     """How a transition lies in memory: its tree, and its leaves in order."""
 
-    tree: jax.tree_util.PyTreeDef
+    tree: Any  # jax's PyTreeDef
     leaves: tuple[Leaf, ...]
 
 

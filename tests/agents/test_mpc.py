@@ -16,6 +16,7 @@ from jaxmbrl.planners import cem
 from jaxmbrl.planners import random_shooting as shooting
 from jaxmbrl.policies import imitation
 from jaxmbrl.schedule import Schedule
+from jaxmbrl.values import state_value
 
 LENGTH = 15
 ENV = envs.make("linear_quadratic", episode_length=LENGTH)
@@ -142,7 +143,7 @@ def test_terminal_value_reaches_the_planner(key):
     planner = planners.make((1, 1), -5.0, 5.0, cem.Config(population=60, elites=6, iterations=6))
 
     def act(value):
-        agent = mpc.compose(world, fitting.nothing(world), planner, terminal_value=value)
+        agent = mpc.compose(world, fitting.nothing(world), planner, terminal_value=state_value.known(value))
         return agent.act(agent.init(key), key, planner.init(), ENV.reset(key), explore=False)[0]
 
     toward = SYSTEM.B[:, 0]

@@ -11,7 +11,7 @@ from jax.flatten_util import ravel_pytree
 
 from jaxmbrl import envs, training
 from jaxmbrl import replay as replays
-from jaxmbrl.agents import pets, poplin
+from jaxmbrl.agents import mpc, pets, poplin
 from jaxmbrl.config import ConfigError
 from jaxmbrl.models import ensemble, fitting, one_step
 from jaxmbrl.planners import cem
@@ -60,7 +60,9 @@ def test_poplin_a_around_nothing_is_pets(key, variant, propagation):
     for step_key in jax.random.split(key, 5):
         key_act, key_env = jax.random.split(step_key)
         action, memory, _ = act(state, key_act, memory, timestep, explore=True)
-        other_action, other_memory, _ = other_act(state.model, key_act, other_memory, timestep, explore=True)
+        other_action, other_memory, _ = other_act(
+            mpc.AgentState(state.model, ()), key_act, other_memory, timestep, explore=True
+        )
         np.testing.assert_allclose(action, other_action, rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(memory.mean, other_memory.mean, rtol=1e-5, atol=1e-6)
         timestep = ENV.step(key_env, timestep, action)
@@ -138,9 +140,10 @@ def test_cloning_learns_from_planned_steps_only(key):
     """Random steps (fits = 0) may hold any action: the policy that is learned is the same."""
     agent, state, _ = system(fit=fitting.Config(passes=1))
     experience = store(poplin.Planned(jnp.array([0, 0, 1, 1, 1, 1, 1, 1]), ()), 8)
-    wild = experience.data._replace(action=experience.data.action.at[:2].set(3.0))
+    rows = replays.transitions(experience)
+    wild = replays.from_rows(rows._replace(action=rows.action.at[:2].set(3.0)), cursor=8, size=8)
     fit = jax.jit(agent.fit)
-    one, other = fit(state, key, experience)[0], fit(state, key, experience._replace(data=wild))[0]
+    one, other = fit(state, key, experience)[0], fit(state, key, wild)[0]
     jax.tree.map(np.testing.assert_array_equal, one.policy, other.policy)
     assert np.any(ravel_pytree(one.policy.params.network)[0] != ravel_pytree(state.policy.params.network)[0])
 

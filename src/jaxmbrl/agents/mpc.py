@@ -1,11 +1,11 @@
 """Model-predictive control with a learned model: the composition that PETS and random shooting share.
 
-each epoch:  fit the model to all data
+each epoch:  fit the model, and the terminal value if there is one, to all data
 each step:  plan from the model's belief, take the first action, shift the plan
 """
 
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 
@@ -16,12 +16,21 @@ from jaxmbrl.models.fitting import Fitter, State
 from jaxmbrl.planners import receding
 from jaxmbrl.replay import Replay
 from jaxmbrl.types import Agent, Array, Environment, Key, Metrics, Planner, PyTree, Spec, TimeStep, WorldModel
+from jaxmbrl.values import state_value
+from jaxmbrl.values.state_value import StateValue
 
 MODELS: dict[str, type] = {"ensemble": ensemble.Config, "simulator": simulator.Config}
 
 
+class AgentState(NamedTuple):
+    """What learns: the model's `fitting.State`, and the terminal value's state, () without one."""
+
+    model: State
+    value: PyTree
+
+
 class Parts(Protocol):
-    """The fields that the Config of a system made by `make` has."""
+    """The fields that the Config of a system that plans on a learned model has."""
 
     @property
     def horizon(self) -> int: ...  # noqa: D102
@@ -35,7 +44,14 @@ class Parts(Protocol):
     def planner(self) -> Any: ...  # noqa: D102
 
 
-def make(spec: Spec, config: Parts, *, env: Environment | None = None) -> Agent:
+class Valued(Parts, Protocol):
+    """Those, and what counts beyond the horizon: the fields that the Config of a system made by `make` has."""
+
+    @property
+    def terminal_value(self) -> Any: ...  # noqa: D102
+
+
+def make(spec: Spec, config: Valued, *, env: Environment | None = None) -> Agent:
     """Bind the composition to an environment.
 
     Args:
@@ -46,8 +62,10 @@ def make(spec: Spec, config: Parts, *, env: Environment | None = None) -> Agent:
     Raises:
         ConfigError: if the simulator is asked for without ``env``, or as `one_step.make` does.
     """
+    learns_value = isinstance(config.terminal_value, state_value.Config)
+    value = state_value.make(spec, config.terminal_value) if learns_value else None
     planner = planners.make((config.horizon, spec.box.size), spec.box.low, spec.box.high, config.planner)
-    return compose(*world(spec, config, env=env), planner, discount=config.discount)
+    return compose(*world(spec, config, env=env), planner, discount=config.discount, terminal_value=value)
 
 
 def world(spec: Spec, config: Parts, *, env: Environment | None = None) -> tuple[WorldModel, Fitter]:
@@ -67,7 +85,7 @@ def compose(
     planner: Planner,
     *,
     discount: float | Array = 1.0,
-    terminal_value: receding.TerminalValue | None = None,
+    terminal_value: StateValue | None = None,
 ) -> Agent:
     """An agent that plans on ``world`` at every step.
 
@@ -76,18 +94,24 @@ def compose(
         fitter: how the model learns; `fitting.nothing` for one that needs no learning.
         planner: of action sequences [H, A].
         discount: [], gamma of the planned return.
-        terminal_value: values of the last imagined features, or None for 0.
+        terminal_value: of the last imagined features (`state_value.make`, `state_value.known`), or None for 0.
     """
+
+    def init(key: Key) -> AgentState:
+        key_model, key_value = jax.random.split(key)
+        return AgentState(fitter.init(key_model), terminal_value.init(key_value) if terminal_value else ())
+
     act = partial(_act, world, planner, discount, terminal_value)
-    return Agent(fitter.init, lambda agent_state, key: planner.init(), act, fitter.fit, _improve)
+    fit = partial(_fit, fitter, terminal_value)
+    return Agent(init, lambda agent_state, key: planner.init(), act, fit, _improve)
 
 
 def _act(
     world: WorldModel,
     planner: Planner,
     discount: float | Array,
-    terminal_value: receding.TerminalValue | None,
-    agent_state: State,
+    terminal_value: StateValue | None,
+    agent_state: AgentState,
     key: Key,
     memory: PyTree,
     timestep: TimeStep,
@@ -96,11 +120,24 @@ def _act(
 ) -> tuple[Array, PyTree, Any]:
     del explore  # what is uncertain explores by itself: the planner's samples are the only noise
     key_start, key_plan = jax.random.split(key)
-    belief = world.start(agent_state.params, key_start, timestep)
-    objective = receding.objective(world, agent_state.params, belief, discount=discount, terminal_value=terminal_value)
+    params = agent_state.model.params
+    belief = world.start(params, key_start, timestep)
+    value = partial(terminal_value.value, agent_state.value) if terminal_value else None
+    objective = receding.objective(world, params, belief, discount=discount, terminal_value=value)
     action, plan, _ = receding.control(key_plan, objective, memory, planner=planner)
     return action, plan, ()
 
 
-def _improve(agent_state: State, key: Key, replay: Replay) -> tuple[State, Metrics]:
+def _fit(
+    fitter: Fitter, terminal_value: StateValue | None, agent_state: AgentState, key: Key, replay: Replay
+) -> tuple[AgentState, Metrics]:
+    key_model, key_value = jax.random.split(key)
+    model, metrics = fitter.fit(agent_state.model, key_model, replay)
+    if terminal_value is None:
+        return agent_state._replace(model=model), metrics
+    value, value_metrics = terminal_value.fit(agent_state.value, key_value, replay)
+    return AgentState(model, value), metrics | value_metrics
+
+
+def _improve(agent_state: AgentState, key: Key, replay: Replay) -> tuple[AgentState, Metrics]:
     return agent_state, {}

@@ -19,6 +19,7 @@ from jaxmbrl.models import ensemble, fitting, one_step
 from jaxmbrl.planners import cem
 from jaxmbrl.schedule import Schedule
 from jaxmbrl.types import Agent, Environment, Spec
+from jaxmbrl.values import state_value
 
 
 @configurable
@@ -30,6 +31,7 @@ class Config:
     model: Any = option(ensemble.Config(), "what is planned on", parts=mpc.MODELS)
     fit: fitting.Config = option(fitting.Config(), "how the model learns")
     planner: Any = option(cem.Config(population=400, elites=40), "how plans are found", parts=planners.CONFIGS)
+    terminal_value: Any = option(state_value.Nothing(), "what counts beyond the horizon", parts=state_value.PARTS)
 
 
 def make(spec: Spec, config: Config | None = None, *, env: Environment | None = None) -> Agent:

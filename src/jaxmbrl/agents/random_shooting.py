@@ -18,6 +18,7 @@ from jaxmbrl.models import ensemble, fitting, one_step
 from jaxmbrl.planners import random_shooting
 from jaxmbrl.schedule import Schedule
 from jaxmbrl.types import Agent, Environment, Spec
+from jaxmbrl.values import state_value
 
 
 def _network(hidden: tuple[int, ...], spec: Spec | None = None) -> ensemble.Config:
@@ -36,6 +37,7 @@ class Config:
     model: Any = option(_network((500,)), "what is planned on", parts=mpc.MODELS)
     fit: fitting.Config = option(fitting.Config(batch_size=512, passes=60, bootstrap=False), "how the model learns")
     planner: Any = option(random_shooting.Config(population=1000), "how plans are found", parts=planners.CONFIGS)
+    terminal_value: Any = option(state_value.Nothing(), "what counts beyond the horizon", parts=state_value.PARTS)
 
 
 def make(spec: Spec, config: Config | None = None, *, env: Environment | None = None) -> Agent:
