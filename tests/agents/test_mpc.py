@@ -207,7 +207,7 @@ def test_random_shooting_papers_numbers():
 
 
 def test_bad_choices_are_named():
-    with pytest.raises(ConfigError, match=r"system: got 'pats', needs one of pets, .*random_shooting.*pets"):
+    with pytest.raises(ConfigError, match=r"system: got 'pats', needs one of .*did you mean .*pets"):
         agents.load("pats")
     with pytest.raises(ConfigError, match="preset: got 'smal', needs one of small, paper"):
         pets.preset("smal", ENV.spec)
