@@ -4,10 +4,10 @@
     python -m benchmarks.peers.compare sac   [--repeats 5] [--threads N]
     python -m benchmarks.peers.compare solve [--seeds 1] [--limit 900] [--threads N]
 
-``plan`` times one CEM planning call at equal sizes, ``sac`` one gradient step of SAC at half-cheetah's. ``solve`` times
-each one's PETS on the continuous cart-pole until the pole stands for a whole episode of 200 steps: ours with its `small`
-preset, compilation included; theirs with its stock settings, or until ``--limit`` seconds have passed, and then the ratio
-is a lower bound.
+``plan`` times one CEM planning call at equal sizes, ``sac`` one gradient step of SAC at half-cheetah's. ``solve``
+times each one's PETS on the continuous cart-pole until the pole stands for a whole episode of 200 steps: ours with its
+`small` preset, compilation included; theirs with its stock settings, or until ``--limit`` seconds have passed, and then
+the ratio is a lower bound.
 
 One difference remains at equal sizes: our candidates share the noise of their particles (common random numbers),
 mbrl-lib draws noise for each.
