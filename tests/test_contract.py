@@ -16,11 +16,11 @@ import pytest
 
 from jaxmbrl import agents, envs, planners
 from jaxmbrl import replay as replays
-from jaxmbrl.agents import mbpo, mpc, mve, pets, poplin, random_shooting, sac, sac_svg, steve, svg
+from jaxmbrl.agents import mbpo, me_trpo, mpc, mve, pets, poplin, random_shooting, sac, sac_svg, steve, svg
 from jaxmbrl.envs import classic, wrappers
 from jaxmbrl.models import ensemble, fitting, one_step, simulator
 from jaxmbrl.planners import cem
-from jaxmbrl.policies import imitation, td3
+from jaxmbrl.policies import imitation, td3, trpo
 from jaxmbrl.policies import sac as sac_policy
 from jaxmbrl.training.loop import random_action
 from jaxmbrl.values import state_value
@@ -166,6 +166,15 @@ SYSTEMS = {
         rollouts=4,
         keep=2,
         last_length=2,
+    ),
+    "me_trpo": me_trpo.Config(
+        horizon=3,
+        rollouts=4,
+        validate_every=1,
+        max_updates=2,
+        model=TWO_MODELS,
+        fit=FIT,
+        policy=trpo.Config(hidden=(4,), value_hidden=(4,), value_epochs=1, value_batch_size=4),
     ),
     "mve": mve.Config(policy=POLICY, model=ONE_MODEL, fit=FIT, horizon=2, batch_size=4, updates=2),
     "pets": pets.Config(horizon=3, model=PARTICLES, fit=FIT, planner=PLANNERS["cem"]),

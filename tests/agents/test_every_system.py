@@ -1,7 +1,7 @@
 """No system without a learning test."""
 
 import test_mpc
-import test_off_policy
+import test_policy_systems
 
 from jaxmbrl import agents
 
@@ -9,4 +9,4 @@ ELSEWHERE = {"poplin"}  # test_poplin.py
 
 
 def test_every_system_has_a_learning_test():
-    assert set(test_mpc.LEARNS) | set(test_off_policy.CONFIGS) | ELSEWHERE == set(agents.SYSTEMS)
+    assert set(test_mpc.LEARNS) | set(test_policy_systems.CONFIGS) | ELSEWHERE == set(agents.SYSTEMS)

@@ -1,4 +1,4 @@
-"""Systems around an off-policy learner: they learn, they reduce to one another, and they carry the papers' numbers."""
+"""Systems that learn a policy: they learn, they reduce to one another, and they carry the papers' numbers."""
 
 import dataclasses
 import functools
@@ -11,17 +11,18 @@ import pytest
 
 from jaxmbrl import agents, training
 from jaxmbrl import replay as replays
-from jaxmbrl.agents import expansion, mbpo, mve, sac, sac_svg, steve, svg
+from jaxmbrl.agents import expansion, mbpo, me_trpo, mve, sac, sac_svg, steve, svg
 from jaxmbrl.config import ConfigError
 from jaxmbrl.models import ensemble, fitting, one_step
 from jaxmbrl.policies import sac as sac_policy
-from jaxmbrl.policies import td3
+from jaxmbrl.policies import td3, trpo
 from jaxmbrl.schedule import Schedule
 
 ENV = integrator.make()
 POLICY = sac_policy.Config(hidden=(32, 32), learning_rate=3e-3, discount=0.9, initial_temperature=0.1)
 MEMBER = one_step.Config(hidden=(32,), family="deterministic")
 FIT = fitting.Config(learning_rate=3e-3, passes=30)
+TRUST = trpo.Config(hidden=(16,), value_hidden=(16,), max_kl=0.05)
 BATCH = {"batch_size": 64, "updates": 2}
 
 
@@ -32,6 +33,9 @@ def network(size, **options):
 CONFIGS = {
     "sac": sac.Config(policy=POLICY, **BATCH),
     "mbpo": mbpo.Config(policy=POLICY, model=network(2, propagation="ts1"), fit=FIT, rollouts=200, keep=2, **BATCH),
+    "me_trpo": me_trpo.Config(
+        horizon=10, rollouts=60, bootstrap=True, max_updates=30, model=network(2), fit=FIT, policy=TRUST
+    ),
     "mve": mve.Config(policy=POLICY, model=network(1), fit=FIT, horizon=2, **BATCH),
     "steve": steve.Config(policy=POLICY, model=network(2), fit=FIT, horizon=2, **BATCH),
     "sac_svg": sac_svg.Config(policy=POLICY, model=network(1), fit=FIT, horizon=2, **BATCH),
@@ -205,6 +209,18 @@ def test_papers_numbers():
         5e-3,
         256,
     )
+
+
+def test_me_trpos_papers_numbers():
+    """Kurutach et al. 2018, App. A, and the released settings."""
+    for name, (width, horizon) in {"halfcheetah": (1024, 100), "swimmer": (512, 200)}.items():
+        agent, schedule = me_trpo.preset("paper", ENV.spec._replace(name=f"brax/{name}"))
+        assert (agent.model.member.hidden, agent.horizon) == ((width, width), horizon)
+        assert (agent.model.size, agent.model.member.family, agent.min_improved) == (5, "deterministic", 0.7)
+        assert (agent.policy.hidden, agent.policy.max_kl, agent.policy.discount) == ((32, 32), 0.01, 1.0)
+        assert (agent.fit.batch_size, agent.fit.patience, agent.fit.passes) == (1000, 25, 2000)
+        assert agent.horizon * agent.rollouts == 50_000 or name == "swimmer"
+        assert (schedule.epochs, schedule.epoch_steps) == (100, 3000)
 
 
 def test_bad_choices_are_named():

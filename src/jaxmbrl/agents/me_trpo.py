@@ -1,0 +1,238 @@
+"""ME-TRPO: model-ensemble trust-region policy optimisation (Kurutach et al. 2018, arXiv:1802.10592, Alg. 2).
+
+    each epoch:  fit an ensemble of deterministic networks to all data
+                 repeat:  imagine episodes, a random member for each step; improve the policy by TRPO on them
+                 until the policy improves in less than 70% of the members
+                 each step:  act by the stochastic policy
+
+Nothing is learned between two epochs. The loop ends at ``max_updates`` at the latest.
+
+Differs from the paper: imagined episodes start from replayed observations; the policy is a Gaussian squashed into the
+bounds of the actions; the baseline is a network rather than a linear function of features; there is no noise on the
+policy's parameters, its own noise explores.
+"""
+
+import dataclasses
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxmbrl import replay as replays
+from jaxmbrl.agents.presets import Preset, choose
+from jaxmbrl.config import ConfigError, configurable, option
+from jaxmbrl.envs import imagined
+from jaxmbrl.models import ensemble, fitting, one_step
+from jaxmbrl.models.ensemble import Ensemble
+from jaxmbrl.policies import trpo
+from jaxmbrl.replay import Replay
+from jaxmbrl.schedule import Schedule
+from jaxmbrl.types import Agent, Array, Environment, Key, Learner, Metrics, PyTree, Spec, TimeStep, Transition
+
+
+def _ensemble(hidden: tuple[int, ...], spec: Spec | None = None) -> ensemble.Config:
+    """Five least-squares networks. What a belief is, follows from the rollouts."""
+    member = one_step.Config(hidden=hidden, activation="relu", family="deterministic")
+    return ensemble.Config(member=one_step.complete(member, spec) if spec else member, particles=5, propagation="ts1")
+
+
+@configurable
+class Config:
+    """The half-cheetah's settings of the paper (App. A)."""
+
+    horizon: int = option(100, "imagined steps of an episode (H)", low=1)
+    rollouts: int = option(500, "imagined episodes an update of the policy, side by side (P)", low=1)
+    bootstrap: bool = option(False, "there is value beyond the horizon; the paper's objective ends there")
+    validate_every: int = option(5, "updates of the policy between two looks at the members", low=1)
+    max_updates: int = option(100, "most updates of the policy an epoch", low=1)
+    min_improved: float = option(0.7, "share of the members in which the policy has to improve", low=0.0, high=1.0)
+    model: ensemble.Config = option(_ensemble((1024, 1024)), "what is imagined with")
+    fit: fitting.Config = option(
+        fitting.Config(batch_size=1000, passes=2000, bootstrap=False, holdout_every=3, patience=25),
+        "how the model learns",
+    )
+    policy: trpo.Config = option(trpo.Config(discount=1.0, lambda_=1.0), "how the policy learns")
+
+    def check(self) -> None:
+        """Rollouts are dealt to the members in equal shares, and rounds divide the updates."""
+        if self.rollouts % self.model.elites:
+            raise ConfigError(f"rollouts: got {self.rollouts}, needs a multiple of model.elites ({self.model.elites})")
+        if self.max_updates % self.validate_every:
+            needs = f"a multiple of validate_every ({self.validate_every})"
+            raise ConfigError(f"max_updates: got {self.max_updates}, needs {needs}")
+
+
+class State(NamedTuple):
+    """The ensemble as fitting keeps it, and the policy as its learner keeps it."""
+
+    model: fitting.State
+    policy: PyTree
+
+
+class _Round(NamedTuple):
+    """Carry of the loop over rounds; ``value`` [M] is the policy's return in each member."""
+
+    policy: PyTree
+    value: Array
+    improved: Array
+    number: Array
+    metrics: Metrics
+
+
+class _Parts(NamedTuple):
+    """What the functions below are bound to: in ``train`` members change at each step, in ``judge`` they do not."""
+
+    spec: Spec
+    config: Config
+    train: Ensemble
+    judge: Ensemble
+    fitter: fitting.Fitter
+    learner: Learner
+
+
+def make(spec: Spec, config: Config | None = None, *, env: Environment | None = None) -> Agent:
+    """Bind ME-TRPO to an environment with vector observations and continuous actions; ``env`` is not needed.
+
+    Raises:
+        ConfigError: as `one_step.make` and `fitting.make` do.
+    """
+    del env
+    config = config or Config()
+    model = dataclasses.replace(config.model, particles=config.rollouts)
+    parts = _Parts(
+        spec,
+        config,
+        train := ensemble.make(spec, dataclasses.replace(model, propagation="ts1")),
+        ensemble.make(spec, dataclasses.replace(model, propagation="tsinf")),
+        fitting.make(train, config.fit),
+        trpo.make(spec, config.policy),
+    )
+    return Agent(
+        init=partial(_init, parts),
+        memory=lambda agent_state, key: (),
+        act=partial(_act, parts),
+        fit=partial(_fit, parts),
+        improve=lambda agent_state, key, replay: (agent_state, {}),
+    )
+
+
+def _init(parts: _Parts, key: Key) -> State:
+    key_model, key_policy = jax.random.split(key)
+    return State(parts.fitter.init(key_model), parts.learner.init(key_policy))
+
+
+def _act(
+    parts: _Parts, state: State, key: Key, memory: PyTree, timestep: TimeStep, *, explore: bool
+) -> tuple[Array, PyTree, Any]:
+    return parts.learner.act(state.policy, key, timestep.obs, explore=explore), memory, ()
+
+
+def _fit(parts: _Parts, state: State, key: Key, replay: Replay) -> tuple[State, Metrics]:
+    """Fit the ensemble, then improve the policy in rounds until too few members see it improve."""
+    key_model, key_judge, key_rounds = jax.random.split(key, 3)
+    model, metrics = parts.fitter.fit(state.model, key_model, replay)
+    value_of = partial(judge, parts, model.params, key_judge, replay)  # the same starts each time: returns compare
+    rounds = parts.config.max_updates // parts.config.validate_every
+
+    def run(progress: _Round) -> _Round:
+        keys = jax.random.split(jax.random.fold_in(key_rounds, progress.number), parts.config.validate_every)
+        update = partial(_update, parts, model.params, replay)
+        policy, metrics = jax.lax.scan(update, progress.policy, keys)
+        value = value_of(policy)
+        improved = jnp.mean((value > progress.value).astype(jnp.float32))
+        last = jax.tree.map(lambda leaf: leaf[-1], metrics)
+        return _Round(policy, value, improved, progress.number + 1, last)
+
+    def go_on(progress: _Round) -> Array:
+        return (progress.number < rounds) & (progress.improved >= parts.config.min_improved)
+
+    shapes = jax.eval_shape(partial(_update, parts, model.params, replay), state.policy, key_rounds)[1]
+    blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    start = _Round(state.policy, value_of(state.policy), jnp.ones(()), jnp.zeros((), jnp.int32), blank)
+    end = jax.lax.while_loop(go_on, run, start)
+    metrics |= end.metrics
+    metrics |= {
+        "policy_updates": (end.number * parts.config.validate_every).astype(jnp.float32),
+        "improved_members": end.improved,
+        "imagined_return": jnp.mean(end.value),
+    }
+    return State(model, end.policy), metrics
+
+
+def _update(parts: _Parts, params: ensemble.Params, replay: Replay, policy: PyTree, key: Key) -> tuple[PyTree, Metrics]:
+    """One update of the policy on fresh imagined episodes."""
+    key_imagine, key_update = jax.random.split(key)
+    shape = (parts.train.num_elites, parts.config.rollouts // parts.train.num_elites)
+    env = _imagined(parts, parts.train, params, partial(_starts, replay, shape))
+    batch = imagined.gather(
+        env, lambda key, obs: parts.learner.act(policy, key, obs, explore=True), key_imagine, parts.config.horizon
+    )
+    broken = jnp.mean(batch.extras.astype(jnp.float32))
+    if not parts.config.bootstrap:
+        batch = batch._replace(terminated=batch.terminated | batch.truncated)
+    policy, metrics = parts.learner.update(policy, key_update, batch)
+    return policy, metrics | {"imagined_broken": broken}
+
+
+def judge(parts: _Parts, params: ensemble.Params, key: Key, replay: Replay, policy: PyTree) -> Array:
+    """Mean return [M] of the policy without noise in each member, from the same starts in all of them."""
+    key = jax.random.clone(key)  # used again on purpose: returns of one epoch compare
+    members = parts.judge.num_elites
+    shape = (members, parts.config.rollouts // members)
+
+    def begin(key: Key) -> Array:
+        starts = _starts(replay, shape[1:], key)
+        return jnp.broadcast_to(starts, shape + starts.shape[1:])
+
+    env = _imagined(parts, parts.judge, params, begin)
+    batch = imagined.gather(
+        env, lambda key, obs: parts.learner.act(policy, key, obs, explore=False), key, parts.config.horizon
+    )
+    return jnp.mean(_first_returns(batch).reshape(shape), axis=1)
+
+
+def _first_returns(batch: Transition) -> Array:
+    """Undiscounted return of the first episode of each row, [B, T] -> [B]."""
+    ended = (batch.terminated | batch.truncated).astype(jnp.int32)
+    first = jnp.cumsum(ended, axis=1) - ended == 0
+    return jnp.sum(jnp.where(first, batch.reward, 0.0), axis=1)
+
+
+def _starts(replay: Replay, shape: tuple[int, ...], key: Key) -> Array:
+    return replays.take(replay, jax.random.randint(key, shape, 0, replays.num_transitions(replay))).obs
+
+
+def _imagined(parts: _Parts, model: Ensemble, params: ensemble.Params, begin: Any) -> Environment:
+    return imagined.make(parts.spec, model.world, params, begin, horizon=parts.config.horizon)
+
+
+def preset(name: str, spec: Spec) -> Preset:
+    """``small``: minutes on a laptop's CPU. ``paper``: the paper's sizes, for accelerators. Raises ConfigError."""
+    return choose(name, spec, {"small": _small, "paper": _paper})
+
+
+def _small(spec: Spec) -> Preset:
+    """Sized for two cores."""
+    agent = Config(
+        horizon=50,
+        rollouts=100,
+        bootstrap=True,
+        max_updates=50,
+        model=_ensemble((64, 64), spec),
+        fit=fitting.Config(learning_rate=3e-3, batch_size=64, passes=60, bootstrap=False, holdout_every=5, patience=10),
+        policy=trpo.Config(max_kl=0.03, lambda_=0.95),
+    )
+    steps = min(spec.episode_length, 200)
+    return Preset(agent, Schedule(epochs=12, prefill=2 * steps, epoch_steps=steps, eval_episodes=4))
+
+
+# Widths of the model, imagined steps of an episode (Kurutach et al. 2018, App. A, and the released settings).
+_PAPER = {"brax/halfcheetah": (1024, 100), "brax/swimmer": (512, 200)}
+
+
+def _paper(spec: Spec) -> Preset:
+    """The paper's own where it differs, and half-cheetah's for any other task."""
+    width, horizon = _PAPER.get(spec.name, _PAPER["brax/halfcheetah"])
+    agent = Config(horizon=horizon, model=_ensemble((width, width), spec))
+    return Preset(agent, Schedule(epochs=100, prefill=3000, epoch_steps=3000))
