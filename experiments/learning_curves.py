@@ -1,13 +1,14 @@
 """Learning curves of one or more systems on one or more environments: median and interquartile range over seeds.
 
     python experiments/learning_curves.py pets cartpole_swingup pendulum --seeds 10 --out docs/figures/pets
-    python experiments/learning_curves.py sac,pets,mbpo,steve,sac_svg pendulum --seeds 5 --out docs/figures/systems
+    python experiments/learning_curves.py sac,pets,mbpo pendulum --seeds 5 --eval-episodes 5 --out docs/figures/systems
 
 All seeds of a system on an environment are one vmapped program. Writes OUT.csv and OUT.png.
 """
 
 import argparse
 import csv
+import dataclasses
 import itertools
 from pathlib import Path
 from typing import Any
@@ -18,21 +19,23 @@ import numpy as np
 
 from jaxmbrl import agents, envs, training
 
-COLOURS = ("#1f6feb", "#d1495b", "#2e933c", "#7d5ba6", "#e08e0b", "#3d5a6c")
+COLOURS = ("#1f6feb", "#d1495b", "#2e933c", "#7d5ba6", "#e08e0b", "#3d5a6c", "#c2185b", "#00838f")
 
 Curve = dict[str, np.ndarray]
 Curves = dict[str, dict[str, Curve]]  # environment -> system -> curve
 
 
-def learn(system: str, name: str, seeds: int, preset: str) -> Curve:
-    """Environment steps [epochs] and mean episode returns [seeds, epochs]."""
+def learn(system: str, name: str, seeds: int, preset: str, eval_episodes: int) -> Curve:
+    """Environment steps [epochs] and mean returns [seeds, epochs], of evaluation episodes if there are any."""
     module = agents.load(system)
     env = envs.make(name)
     config, schedule = module.preset(preset, env.spec)
+    schedule = dataclasses.replace(schedule, eval_episodes=eval_episodes)
     loop = training.make_loop(env, module.make(env.spec, config, env=env), schedule)
     keys = jax.vmap(jax.random.key)(np.arange(seeds))
     _, metrics = jax.jit(jax.vmap(training.train(loop, schedule.epochs)))(keys)
     returns = np.where(metrics["episodes"] > 0, metrics["episode_return"], np.nan)
+    returns = metrics.get("eval_return", returns)
     return {"env_steps": np.asarray(metrics["env_steps"])[0], "returns": returns}
 
 
@@ -48,7 +51,7 @@ def write_csv(path: Path, curves: Curves) -> None:
                     writer.writerows((name, system, seed, *row) for row in rows)
 
 
-def plot(path: Path, title: str, curves: Curves) -> None:
+def plot(path: Path, title: str, curves: Curves, *, evaluated: int) -> None:
     """A panel for each environment: every seed thin, the median thick, the interquartile range shaded."""
     plt.rcParams.update({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False})
     several = max(map(len, curves.values())) > 1
@@ -64,7 +67,8 @@ def plot(path: Path, title: str, curves: Curves) -> None:
             axis.plot(steps, middle, color=colour, linewidth=2.0, label=system)
         axis.set(title=name, xlabel="environment steps", xlim=(0, None))
         axis.grid(alpha=0.25)
-    axes[0][0].set_ylabel("return of the training episodes")
+    of_training = "return of the training episodes"
+    axes[0][0].set_ylabel(f"return, mean of {evaluated} episodes" if evaluated else of_training)
     if several:
         axes[0][-1].legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     figure.suptitle(title)
@@ -79,16 +83,20 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("envs", nargs="+")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--preset", default="small")
+    parser.add_argument("--eval-episodes", type=int, default=0, help="without exploration; 0 shows training episodes")
     parser.add_argument("--out", type=Path, default=Path("learning_curves"))
     options = parser.parse_args(argv)
     systems = options.systems.split(",")
     curves: Curves = {}
     for name in options.envs:
-        curves[name] = {system: learn(system, name, options.seeds, options.preset) for system in systems}
+        curves[name] = {
+            system: learn(system, name, options.seeds, options.preset, options.eval_episodes) for system in systems
+        }
     options.out.parent.mkdir(parents=True, exist_ok=True)
     write_csv(options.out.with_suffix(".csv"), curves)
-    title = f"{', '.join(systems)} ({options.preset}): median and interquartile range of {options.seeds} seeds"
-    plot(options.out.with_suffix(".png"), title, curves)
+    what = systems[0] if len(systems) == 1 else "systems"
+    title = f"{what} ({options.preset}): median and interquartile range of {options.seeds} seeds"
+    plot(options.out.with_suffix(".png"), title, curves, evaluated=options.eval_episodes)
 
 
 if __name__ == "__main__":
