@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from jaxmbrl.config import ConfigError
 from jaxmbrl.types import Array, Key, PyTree, Transition
 
 WORD = 4  # bytes
@@ -133,7 +134,7 @@ def sample_sequences(key: Key, replay: Replay, batch_size: int, length: int) -> 
     """
     rows, num_envs, _ = replay.data.shape
     if length > rows:
-        raise ValueError(f"length: got {length}, needs at most the store's rows ({rows})")
+        raise ConfigError(f"length: got {length} steps a sequence, needs at most the store's rows ({rows})")
     key_start, key_env = jax.random.split(key)
     age = jax.random.randint(key_start, (batch_size, 1), 0, jnp.maximum(replay.size - length + 1, 1))
     row = (replay.cursor - replay.size + age + jnp.arange(length)) % rows

@@ -17,6 +17,7 @@ from jaxmbrl.models import ensemble, fitting, one_step
 from jaxmbrl.policies import sac as sac_policy
 from jaxmbrl.policies import td3, trpo
 from jaxmbrl.schedule import Schedule
+from jaxmbrl.values.expansion import candidate_targets
 
 ENV = integrator.make()
 POLICY = sac_policy.Config(hidden=(32, 32), learning_rate=3e-3, discount=0.9, initial_temperature=0.1)
@@ -116,8 +117,6 @@ def test_steve_with_one_model_and_one_horizon_is_mve():
     noise = jax.random.normal(jax.random.key(3), (8, 3, 1))
     members = ensemble.elite_members(state.model.params)
     rows = jax.vmap(functools.partial(expansion.expand, parts, state.policy, members))(batch, noise)
-    from jaxmbrl.values.expansion import candidate_targets
-
     candidates = jax.vmap(candidate_targets)(rows.reward, 0.9 * rows.continues, rows.value)
     targets = targets_of("mve", parts, state, batch, noise)
     np.testing.assert_allclose(candidates[:, -1, 0], targets.target[:, 0], rtol=1e-5, atol=1e-5)
@@ -147,14 +146,115 @@ def test_expansion_is_the_sum_by_hand():
         np.testing.assert_array_equal(examples.weight[i], [1, 0, 0] if i == 2 else [1, 1, 1])
 
 
+def rows_of(parts, state, batch, noise):
+    members = ensemble.elite_members(state.model.params)
+    return jax.jit(jax.vmap(functools.partial(expansion.expand, parts, state.policy, members)))(batch, noise)
+
+
+def test_every_horizon_is_the_sum_by_hand():
+    """STEVE's candidates on SAC, each member's and each critic's: the entropy of each action counts once."""
+    parts, state, batch = pieces("steve", horizon=2)
+    noise = jax.random.normal(jax.random.key(3), (8, 3, 1))
+    rows = rows_of(parts, state, batch, noise)
+    candidates = jax.vmap(candidate_targets)(rows.reward, 0.9 * rows.continues, rows.value)
+    for i, m in ((0, 0), (1, 1), (2, 0)):
+        member = jax.tree.map(lambda leaf, m=m: leaf[m], state.model.params.members)
+        obs, seen, rewards = batch.next_obs[i], [], []
+        for h in range(3):
+            seen.append(parts.learner.bootstrap(state.policy, noise[i, h], obs))
+            outcome = parts.model.base.mean_outcome(member, obs, seen[h].action)
+            rewards.append(float(outcome.reward))
+            obs = outcome.next_obs
+        for k in range(2):
+            value = [float(one.values[k] + one.bonus) for one in seen]
+            bonus = [float(one.bonus) for one in seen]
+            first = 0.0 if i == 2 else 0.9
+            expected = [
+                batch.reward[i] + first * value[0],
+                batch.reward[i] + first * (bonus[0] + rewards[0] + 0.9 * value[1]),
+                batch.reward[i] + first * (bonus[0] + rewards[0] + 0.9 * (bonus[1] + rewards[1] + 0.9 * value[2])),
+            ]
+            np.testing.assert_allclose(candidates[i, :, 2 * m + k], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_every_member_judges_every_rollout():
+    """With a learned reward STEVE's candidates are of M models, L = M rewards and K critics."""
+    spec = ENV.spec._replace(reward=None, termination=None)
+    member = dataclasses.replace(MEMBER, learn_reward=True, learn_continuation=True)
+    model = ensemble.make(spec, ensemble.Config(member=member, size=2, elites=2, particles=2))
+    learner = sac_policy.make(spec, POLICY)
+    parts = expansion.Parts(learner, model, fitting.make(model, FIT), 1, every_reward=True)
+    state = expansion.State(learner.init(jax.random.key(0)), parts.fitter.init(jax.random.key(1)))
+    _, _, batch = pieces("steve", horizon=1)
+    noise = jax.random.normal(jax.random.key(3), (8, 2, 1))
+    rows = rows_of(parts, state, batch, noise)
+    members = state.model.params.members
+    for m in range(2):
+        action = rows.action[0, 1, m]
+        for judge in range(2):
+            one = jax.tree.map(lambda leaf, j=judge: leaf[j], members)
+            own = jax.tree.map(lambda leaf, m=m: leaf[m], members)
+            moved = model.base.mean_outcome(own, batch.next_obs[0], action)
+            seen = parts.learner.bootstrap(state.policy, noise[0, 1], moved.next_obs)
+            bonus = 0.9 * moved.discount * seen.bonus
+            expected = model.base.mean_outcome(one, batch.next_obs[0], action).reward + bonus
+            np.testing.assert_allclose(rows.reward[0, 1, m, judge], expected, rtol=1e-4, atol=1e-5)
+    assert not np.allclose(rows.reward[0, 1, 0, 0], rows.reward[0, 1, 0, 1])
+
+
 def test_a_broken_model_leaves_finite_targets():
+    """Also where a wild state looks like a termination, as the out-of-range tests of many tasks have it."""
     for name in ("mve", "steve"):
         parts, state, batch = pieces(name, horizon=2)
-        wild = jax.tree.map(lambda leaf: leaf * 1e9, state.model.params.members)
-        state = state._replace(model=state.model._replace(params=state.model.params._replace(members=wild)))
-        examples = targets_of(name, parts, state, batch, jax.random.normal(jax.random.key(3), (8, 3, 1)))
-        assert all(np.all(np.isfinite(leaf)) for leaf in examples)
-        assert np.all(np.abs(examples.target) < 1e4)
+        wild = parts.model.base._replace(
+            mean_outcome=lambda params, obs, action: one_step.Outcome(obs + 1e6, jnp.float32(-1e12), jnp.float32(0.0))
+        )
+        parts = parts._replace(model=parts.model._replace(base=wild))
+        noise = jax.random.normal(jax.random.key(3), (8, 3, 1))
+        broken = targets_of(name, parts, state, batch, noise)
+        one_step_only = targets_of(name, *pieces(name, horizon=0)[:1], state, batch, noise[:, :1])
+        assert all(np.all(np.isfinite(leaf)) for leaf in broken)
+        np.testing.assert_allclose(broken.target[:, 0], one_step_only.target[:, 0], rtol=1e-4, atol=1e-4)
+
+
+def test_a_broken_model_gives_no_reward_to_the_actor():
+    parts, state, batch = pieces("sac_svg", horizon=2)
+    wild = parts.model.base._replace(
+        mean_outcome=lambda params, obs, action: one_step.Outcome(
+            obs + 1e6 * action, -1e6 * jnp.sum(action), jnp.float32(1.0)
+        )
+    )
+    parts = parts._replace(model=parts.model._replace(base=wild))
+    value = functools.partial(sac_svg.imagined_value, parts, state.model.params, state.policy)
+    noise = jnp.ones((3, 1))
+    gradient = jax.jit(jax.grad(lambda actor: value(actor, batch.obs[0], noise)[0]))(state.policy.actor)
+    assert max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(gradient)) < 1e2
+    assert abs(value(state.policy.actor, batch.obs[0], noise)[0]) < 1e2
+
+
+def test_svgs_importance_weight():
+    """The loss is that of min(pi / mu, 1) as a constant: halving mu's density, where pi is below mu, doubles it."""
+    parts, state, batch = pieces("svg", horizon=1)
+    config = CONFIGS["svg"]
+    density = jax.vmap(
+        lambda obs, action: parts.learner.policy(
+            state.policy.actor, parts.learner.infer_noise(state.policy.actor, obs, action), obs
+        )[1]
+    )(batch.obs, batch.action)
+    own = density + jnp.log(2.0)  # relative to the uniform one
+    calm = state.policy._replace(log_temperature=jnp.float32(-100.0))
+
+    def loss(actor, extra):
+        windows = jax.tree.map(lambda leaf: leaf[:, None], batch._replace(extras=own + extra))
+        return svg.policy_loss(
+            parts, config, state.model.params, windows, calm, actor, jax.random.key(1), batch.obs
+        ).loss
+
+    both = jax.jit(jax.value_and_grad(loss))
+    (equal, d_equal), (half, d_half), (rare, _) = (both(calm.actor, x) for x in (0.0, jnp.log(2.0), -5.0))
+    np.testing.assert_allclose(half, equal / 2, rtol=1e-4)
+    np.testing.assert_allclose(rare, equal, rtol=1e-4)  # at most 1
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, 2 * y, rtol=1e-3, atol=1e-5), d_equal, d_half)
 
 
 def test_rollouts_grow():
@@ -198,7 +298,7 @@ def test_papers_numbers():
         assert (agent.horizon, agent.batch_size, agent.updates) == (3, 512, 4)
         assert len(agent.model.member.hidden) == 4
         assert isinstance(agent.policy, td3.Config) and agent.policy.hidden == (128,) * 4
-        assert (agent.policy.exploration, agent.policy.saturation_penalty, schedule.prefill) == (0.05, 1e-3, 10_000)
+        assert (agent.policy.exploration, agent.policy.saturation_penalty, schedule.prefill) == (0.1, 1e-3, 10_000)
     assert (agent.model.size, agent.policy.critics) == (4, 4)
     agent, _ = sac_svg.preset("paper", ENV.spec)
     assert (agent.horizon, agent.batch_size, agent.policy.learning_rate) == (3, 1024, 1e-4)
@@ -230,5 +330,9 @@ def test_bad_choices_are_named():
         mbpo.Config(model=ensemble.Config(propagation="expectation"))
     with pytest.raises(ConfigError, match="last_length: got 1, needs at least first_length"):
         mbpo.Config(first_length=2)
+    with pytest.raises(ConfigError, match="elites: got 2, needs 1"):
+        mve.Config(model=network(2))
+    with pytest.raises(ConfigError, match="policy: got"):
+        svg.Config(policy=td3.Config())
     with pytest.raises(ConfigError, match="policy: got"):
         sac.Config(policy=fitting.Config())

@@ -95,6 +95,8 @@ def test_targets_are_the_papers(name, key):
     learner, batch = LEARNERS[name], batch_of(jax.random.key(1))
     state = learner.init(key)
     state = state._replace(targets=jax.tree.map(lambda leaf: leaf + 0.1, state.targets))  # tell them from the critics
+    if name == "td3":  # nor the target policy from the policy
+        state = state._replace(target_actor=jax.tree.map(lambda leaf: leaf + 0.1, state.target_actor))
     key_target = jax.random.key(2)
     examples = actor_critic.one_step_examples(learner, state, key_target, batch)
     noise = np.asarray(jax.random.normal(key_target, (6, 2)))
@@ -153,6 +155,9 @@ def test_actor_and_temperature_losses_are_the_papers(name, key):
     np.testing.assert_allclose(
         flat(after.targets), flat(state.targets) * (1 - TAU) + flat(after.critics) * TAU, rtol=1e-4, atol=1e-6
     )
+    if name == "td3":
+        moved = flat(state.target_actor) * (1 - TAU) + flat(after.actor) * TAU
+        np.testing.assert_allclose(flat(after.target_actor), moved, rtol=1e-4, atol=1e-6)
     if name == "sac":
         entropy = -np.mean([sac_policy(state.actor, noise[i], batch.obs[i])[1] for i in range(6)])
         np.testing.assert_allclose(metrics["entropy"], entropy, rtol=1e-4)

@@ -37,9 +37,10 @@ class Expansion(NamedTuple):
     Attributes:
         obs: [H + 1, M, O], before each step; the replayed one first.
         action: [H + 1, M, A].
-        reward: [H + 1, M, L], by each of L reward functions, with the entropy bonus of the action that follows.
+        reward: [H + 1, M, L], by each of L reward functions, with the discounted entropy bonus of the action that
+            follows.
         continues: [H + 1, M], the chance that the episode goes on after the step.
-        value: [H + 1, M, K], of the state after each step, by each target critic, with its entropy bonus.
+        value: [H + 1, M, K], of the action that follows the step, by each target critic.
     """
 
     obs: Array
@@ -143,9 +144,10 @@ def expand(parts: Parts, policy: Any, members: one_step.Params, transition: Tran
         seen = bootstrap(noise, obs)
         outcome = mean_outcome(members, obs, seen.action)
         reward = jax.vmap(judge)(obs, seen.action) if parts.every_reward else outcome.reward[:, None]
-        sound = jnp.all(jnp.abs(outcome.next_obs) <= LIMIT, axis=-1, keepdims=True)
-        after = jnp.where(sound, outcome.next_obs, jnp.nan)
-        return after, (obs, seen.action, seen.values + seen.bonus[:, None], seen.bonus, reward, outcome.discount)
+        sound = jnp.all(jnp.abs(outcome.next_obs) <= LIMIT, axis=-1)
+        after = jnp.where(sound[:, None], outcome.next_obs, jnp.nan)
+        reward = jnp.where(sound[:, None], reward, jnp.nan)  # a state out of range may look like a termination
+        return after, (obs, seen.action, seen.values, seen.bonus, reward, outcome.discount)
 
     start = jnp.broadcast_to(transition.next_obs, (num, *transition.next_obs.shape))
     last, (obs, action, value, bonus, reward, continues) = jax.lax.scan(step, start, noise[:-1])
@@ -153,14 +155,16 @@ def expand(parts: Parts, policy: Any, members: one_step.Params, transition: Tran
     first = jax.tree.map(partial(_for_each, num), (transition.obs, transition.action, transition.discount))
     real = jnp.broadcast_to(transition.reward, (1, num, reward.shape[-1]))
     continues = jnp.concatenate([first[2], continues])
-    # The value of a state is Q and the entropy's bonus; a reward that leads to an imagined action carries its bonus.
-    following = jnp.concatenate([bonus, jnp.zeros((1, num))]) * continues * learner.discount
+    # A state's value is Q and the bonus of its action's entropy. The step before carries the bonus, so that it counts
+    # once whether Q is a critic's or expanded further. What follows a certain end counts as 0, finite or not.
+    bonus = jnp.concatenate([bonus, end.bonus[None]])
+    following = jnp.where(continues == 0, 0.0, bonus * continues * learner.discount)
     return Expansion(
         obs=jnp.concatenate([first[0], obs]),
         action=jnp.concatenate([first[1], action]),
         reward=jnp.concatenate([real, reward]) + following[..., None],
         continues=continues,
-        value=jnp.concatenate([value, (end.values + end.bonus[:, None])[None]]),
+        value=jnp.concatenate([value, end.values[None]]),
     )
 
 

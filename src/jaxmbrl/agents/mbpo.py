@@ -6,7 +6,7 @@
 
 Differs from the paper: an imagined rollout that ends early is followed by another one from a replayed state, and while
 rollouts are shorter than they will become, there are more of them, so that every fit imagines the same number of
-transitions; targets of the model are normalised.
+transitions; targets of the model are normalised; a known reward is used rather than learned.
 """
 
 import dataclasses
@@ -210,6 +210,8 @@ def _small(spec: Spec) -> Preset:
     return Preset(agent, Schedule(epochs=14, prefill=200, epoch_steps=200, fits_per_epoch=4))
 
 
+WEIGHT_DECAY = (2.5e-5, 5e-5, 7.5e-5, 7.5e-5, 1e-4)  # of each layer, as PETS has it on half-cheetah
+
 # Epochs of 1,000 steps, updates a step, first and last length of rollouts, epochs between which they grow, epochs that
 # are kept, steps between fits, target entropy a dimension, width of the model (Janner et al. 2019, App. C, and the
 # released code).
@@ -229,7 +231,7 @@ def _paper(spec: Spec) -> Preset:
     agent = Config(
         policy=sac.Config(target_entropy=entropy),
         model=ensemble.Config(
-            member=one_step.complete(one_step.Config(hidden=(width,) * 4), spec),
+            member=one_step.complete(one_step.Config(hidden=(width,) * 4, weight_decay=WEIGHT_DECAY), spec),
             size=7,
             elites=5,
             particles=5,

@@ -4,8 +4,9 @@
     after each step:  ``updates`` gradient steps of an off-policy learner, its critics on H-step targets of a replayed
                       transition and of the H imagined ones that follow it (the TD-k trick)
 
-Differs from the paper: the model is fitted once in a while to all data, rather than at every step; a replayed
-transition whose imagined targets are not finite counts with the one-step target.
+Differs from the paper: the model is fitted once in a while to all data, rather than at every step; known rewards and
+terminations are used rather than learned; a replayed transition whose imagined targets are not finite counts with the
+one-step target.
 """
 
 from typing import Any
@@ -16,7 +17,7 @@ from jaxmbrl.agents import expansion
 from jaxmbrl.agents.expansion import Expansion, Parts
 from jaxmbrl.agents.presets import Preset, choose
 from jaxmbrl.agents.sac import SMALL_POLICY
-from jaxmbrl.config import configurable, option
+from jaxmbrl.config import ConfigError, configurable, option
 from jaxmbrl.models import ensemble, fitting, one_step
 from jaxmbrl.policies import CONFIGS, td3
 from jaxmbrl.policies.actor_critic import Examples
@@ -28,12 +29,17 @@ DDPG = td3.Config(
     hidden=(128,) * 4,
     critics=1,
     learning_rate=3e-4,
-    exploration=0.05,
+    exploration=0.1,
     target_noise=0.0,
     delay=1,
     saturation_penalty=1e-3,
 )
-"""The learner of Buckman et al. 2018, on which they run MVE too."""
+"""The learner of Buckman et al. 2018, on which they run MVE too.
+
+Differs from their released code: noise on every action, of a std of a tenth of half the range, where theirs replaces
+an action's entry by a noisy one with probability 0.05; targets follow slowly, where theirs are copied now and then; the
+actor climbs the first critic, where theirs climbs the mean.
+"""
 
 
 def model_config(spec: Spec | None, hidden: tuple[int, ...], size: int) -> ensemble.Config:
@@ -55,6 +61,11 @@ class Config:
     updates: int = option(4, "gradient steps after each interaction", low=1)
     every_state: bool = option(True, "critics learn on imagined states too (the TD-k trick)")
 
+    def check(self) -> None:
+        """One model expands: STEVE is what several are for."""
+        if self.model.elites != 1:
+            raise ConfigError(f"model.elites: got {self.model.elites}, needs 1; several models are the system steve")
+
 
 def make(spec: Spec, config: Config | None = None, *, env: Environment | None = None) -> Agent:
     """Bind MVE to an environment. Raises ConfigError as `one_step.make` does."""
@@ -65,7 +76,7 @@ def make(spec: Spec, config: Config | None = None, *, env: Environment | None = 
 
 
 def expanded(parts: Parts, rows: Expansion) -> tuple[Examples, Metrics]:
-    """Examples [H + 1]: each state and action of an expansion, the mean over models of their targets."""
+    """Examples [H + 1]: each state and action of an expansion by one model, with its target."""
     discount = parts.learner.discount * rows.continues  # [H + 1, M]
     reward, value = jnp.mean(rows.reward, axis=-1), jnp.min(rows.value, axis=-1)
     targets = mve(reward[:, 0], discount[:, 0], value[-1, 0])

@@ -5,7 +5,8 @@
                       horizons 0..H, each weighted by how well models, rewards and critics agree on it
 
 Differs from the paper: a model's transition, reward and termination are one network, and the termination is the
-model's own; the models are fitted once in a while to all data, rather than at every step.
+model's own; known rewards and terminations are used rather than learned, so that reward functions disagree only where
+the reward is learned; the models are fitted once in a while to all data, rather than at every step.
 """
 
 import dataclasses

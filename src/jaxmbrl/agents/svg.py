@@ -12,7 +12,8 @@ real next states, and w is the importance weight of the action. SVG(inf) has lon
 w = 1.
 
 Differs from the paper: V is read off SAC's critics, which need no importance weights, and the entropy's bonus keeps the
-policy random; SVG(inf) learns from replayed windows too, up to the end of an episode or of the window.
+policy random; SVG(inf) learns from replayed windows too, up to the end of an episode or of the window; importance
+weights are at most 1; known rewards and terminations are used rather than learned.
 """
 
 from functools import partial
@@ -50,7 +51,9 @@ class Config:
     horizon: int = option(1, "steps of a window (T)", low=1)
     bootstrap: bool = option(True, "a value of the last state: true for SVG(1), false for SVG(inf)")
     max_weight: float = option(1.0, "bound on the importance weight, for windows of one step", above=0.0)
-    policy: Any = option(sac.Config(hidden=(100, 100)), "what learns from transitions", parts=policies.CONFIGS)
+    policy: Any = option(
+        sac.Config(hidden=(100, 100)), "what learns from transitions; noise is its own", parts={"sac": sac.Config}
+    )
     model: ensemble.Config = option(_one_network((100, 100)), "what is learned of the world")
     fit: fitting.Config = option(fitting.Config(batch_size=128, passes=20, bootstrap=False), "how the model learns")
     batch_size: int = option(128, "windows of a gradient step (B)", low=1)
@@ -135,7 +138,8 @@ def trajectory_value(
         params: the ensemble's; its first elite is the model.
         policy: the learner's state: the actor that noise is inferred for, critics, temperature.
         actor: the policy network's parameters.
-        window: T consecutive transitions; what follows the end of an episode is left out.
+        window: T consecutive transitions; what follows the end of an episode is left out. A termination has no value,
+            a time limit has that of the true next state.
         noise: [A], of the action that values the last state.
         bootstrap: whether the last state has a value.
 
@@ -149,20 +153,18 @@ def trajectory_value(
     model_noise = jax.vmap(partial(base.infer_noise, member))(window)
     policy_noise, model_noise = jax.lax.stop_gradient((policy_noise, model_noise))
 
-    def step(carry: tuple[Array, Array], row: tuple[Array, ...]) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
-        obs, weight = carry
+    def step(carry: tuple[Array, Array, Array], row: tuple[Array, ...]) -> tuple[Any, tuple[Array, Array]]:
+        obs, weight, running = carry  # from the first end on, what is left of the window is of another episode
         policy_noise, model_noise, discount, ended = row
         action, log_prob = learner.policy(actor, policy_noise, obs)
         outcome = base.noisy_outcome(member, obs, action, model_noise)
-        gain = weight * outcome.reward
-        # After a time limit the state still has a value, but the window goes on elsewhere: both need an end here.
-        weight = weight * learner.discount * discount
-        return (jnp.where(ended, obs, outcome.next_obs), jnp.where(ended, 0.0, weight)), (gain, log_prob)
+        gain = jnp.where(running, weight * outcome.reward, 0.0)
+        weight = jnp.where(running, weight * learner.discount * discount, weight)
+        return (jnp.where(running, outcome.next_obs, obs), weight, running & ~ended), (gain, log_prob)
 
-    ended = window.terminated | window.truncated
-    last_may_end = jnp.arange(len(ended)) < len(ended) - 1
-    rows = (policy_noise, model_noise, window.discount, ended & last_may_end)
-    (last, weight), (gains, log_probs) = jax.lax.scan(step, (window.obs[0], jnp.ones(())), rows)
+    rows = (policy_noise, model_noise, window.discount, window.terminated | window.truncated)
+    start = (window.obs[0], jnp.ones(()), jnp.ones((), bool))
+    (last, weight, _), (gains, log_probs) = jax.lax.scan(step, start, rows)
     value = jnp.sum(gains)
     if bootstrap:
         action, log_prob = learner.policy(policy.actor, noise, last)
