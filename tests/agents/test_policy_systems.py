@@ -58,9 +58,9 @@ def test_learns_to_hold_still(name):
     """Doing nothing scores -3.3 on average, the optimum -0.03; pilots of four seeds had means of -0.07 to -0.04.
 
     The threshold lies 4 standard errors below (std between seeds 0.04). Planted bugs: a model that moves the wrong way
-    gave -95 to -115 for mbpo, sac_svg, svg and me_trpo, and -0.2 for mve; steve does not mind (-0.07), since its weights
-    tell that such a model is wrong, which is its point. A reward of the wrong sign in the critics' targets gave -119 for
-    sac.
+    gave -95 to -115 for mbpo, sac_svg, svg and me_trpo, and -0.2 for mve; steve does not mind (-0.07), since its
+    weights tell that such a model is wrong, which is its point. A reward of the wrong sign in the critics' targets gave
+    -119 for sac.
     """
     returns = run(name)["eval_return"][:, -1]
     assert returns.mean() > -0.15, returns

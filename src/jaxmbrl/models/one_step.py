@@ -13,10 +13,10 @@ from typing import NamedTuple
 import distrax
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from jaxmbrl.config import ConfigError, configurable, option
+from jaxmbrl.models.angles import encode, wrap
 from jaxmbrl.models.distributions import FAMILIES, Family
 from jaxmbrl.models.networks import ACTIVATIONS, MLP, PRECISIONS
 from jaxmbrl.types import Array, Key, Metrics, Prediction, PyTree, Spec, TimeStep, Transition, WorldModel
@@ -121,23 +121,6 @@ def complete(config: Config, spec: Spec) -> Config:
     """``config`` made to learn the reward and the continuation where ``spec`` does not tell them."""
     unknown = spec.reward is None
     return dataclasses.replace(config, learn_reward=unknown, learn_continuation=unknown and spec.termination is None)
-
-
-def encode(obs: Array, angles: tuple[int, ...]) -> Array:
-    """Replace the angles of an observation [O] by their sines and cosines, [O + number of angles]."""
-    if not angles:
-        return obs
-    others = np.setdiff1d(np.arange(obs.shape[-1]), angles)
-    angle = obs[jnp.asarray(angles)]
-    return jnp.concatenate([obs[others], jnp.sin(angle), jnp.cos(angle)])
-
-
-def wrap(change: Array, angles: tuple[int, ...]) -> Array:
-    """Wrap the entries of a change [O] that are angles to [-pi, pi)."""
-    if not angles:
-        return change
-    index = jnp.asarray(angles)
-    return change.at[index].set((change[index] + jnp.pi) % (2 * jnp.pi) - jnp.pi)
 
 
 def make(spec: Spec, config: Config | None = None) -> OneStepModel:

@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxmbrl.models.angles import encode
 from jaxmbrl.models.networks import MLP
-from jaxmbrl.models.one_step import encode
 from jaxmbrl.policies import squashed
 from jaxmbrl.types import Array, Key, Learner, Metrics, PyTree, Spec, Transition
 

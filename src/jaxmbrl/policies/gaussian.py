@@ -15,8 +15,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxmbrl.models.angles import encode
 from jaxmbrl.models.networks import MLP
-from jaxmbrl.models.one_step import encode
 from jaxmbrl.types import Array, Box, Key, PyTree, Spec
 
 EDGE = 1.0 - 1e-6  # float32 cannot tell a tanh beyond from 1; the Gaussian is then read as +-7.25

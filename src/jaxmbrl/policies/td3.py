@@ -19,8 +19,8 @@ import optax
 
 from jaxmbrl.config import configurable, option
 from jaxmbrl.envs.wrappers import select
+from jaxmbrl.models.angles import encode
 from jaxmbrl.models.networks import ACTIVATIONS, MLP
-from jaxmbrl.models.one_step import encode
 from jaxmbrl.policies import actor_critic, squashed
 from jaxmbrl.policies.actor_critic import ActorCritic, Bootstrap, Examples, Objective, PolicyLoss
 from jaxmbrl.types import Array, Key, Metrics, PyTree, Spec, Transition
