@@ -71,8 +71,8 @@ def test_learns_linear_quadratic_control(name):
     """Three episodes of random actions, and two of learning; doing nothing scores -10, random actions below -100.
 
     The threshold lies more than 6 standard errors below the pilot's mean: a false alarm is rarer than 1e-8, were the
-    keys drawn anew. Planted bugs gave means over the seeds below -75: targets that are not scaled back, the reward's
-    sign, and (for PETS) a swapped mean and std.
+    keys drawn anew. Planted bugs gave pets and random_shooting means over the seeds below -75: targets that are not
+    scaled back, the reward's sign, and (for pets) a swapped mean and std. None was planted for poplin.
     """
     config, threshold, (mean, std) = LEARNS[name]
     assert threshold < mean - 6 * std / np.sqrt(4)
