@@ -16,11 +16,26 @@ import pytest
 
 from jaxmbrl import agents, envs, planners
 from jaxmbrl import replay as replays
-from jaxmbrl.agents import mbpo, me_trpo, mpc, mve, pets, poplin, random_shooting, sac, sac_svg, steve, svg
+from jaxmbrl.agents import (
+    dreamer,
+    latent,
+    mbpo,
+    me_trpo,
+    mpc,
+    mve,
+    pets,
+    planet,
+    poplin,
+    random_shooting,
+    sac,
+    sac_svg,
+    steve,
+    svg,
+)
 from jaxmbrl.envs import classic, wrappers
-from jaxmbrl.models import ensemble, fitting, one_step, simulator
+from jaxmbrl.models import ensemble, fitting, one_step, optimisers, rssm, simulator
 from jaxmbrl.planners import cem
-from jaxmbrl.policies import imitation, td3, trpo
+from jaxmbrl.policies import imagination, imitation, td3, trpo
 from jaxmbrl.policies import sac as sac_policy
 from jaxmbrl.training.loop import random_action
 from jaxmbrl.values import state_value
@@ -49,8 +64,8 @@ def planner_row(config):
     return Row(lambda key: planner.init(), advance)
 
 
-def model_row(world):
-    """One imagined step, the loss, and an observation."""
+def model_row(world, batch=lambda key: experience(key, 4)):
+    """One imagined step, the loss of a batch, and an observation."""
 
     def begin(key):
         key_params, key_reset, key_start = jax.random.split(key, 3)
@@ -62,11 +77,20 @@ def model_row(world):
         key_step, key_loss, key_reset, key_observe, key_data = jax.random.split(key, 5)
         action = jnp.full((1,), 0.5)
         successor, prediction = world.step(params, key_step, state, action)
-        loss = world.loss(params, key_loss, experience(key_data, 4))
+        loss = world.loss(params, key_loss, batch(key_data))
         seen = world.observe(params, key_observe, successor, action, ENV.reset(key_reset))
         return (params, successor), (prediction, loss, seen, world.features(params, successor))
 
     return Row(begin, advance)
+
+
+def sequence_model_row(config):
+    """A model that learns from sequences."""
+
+    def batch(key):
+        return jax.tree.map(lambda leaf: leaf.reshape((2, 3, *leaf.shape[1:])), experience(key, 6))
+
+    return model_row(rssm.make(ENV.spec, config).world, batch)
 
 
 def system_row(name, config, **options):
@@ -139,6 +163,8 @@ PLANNERS = {
     "mppi": planners.mppi.Config(population=12, iterations=2),
     "random_shooting": planners.random_shooting.Config(population=12),
 }
+LATENT = rssm.Config(deter=4, stoch=2, hidden=4, layers=(4,), embedding=4)
+LATENT_FIT = latent.Fit(batch_size=2, length=4)
 MODELS = {
     "one_step": lambda: one_step.world_model(one_step.make(ENV.spec, MEMBER)),
     "simulator": lambda: simulator.make(ENV),
@@ -151,12 +177,19 @@ MODELS = {
         for name in ("expectation", "moment_matching", "ts1", "tsinf")
     },
 }
+RSSM = {
+    "gaussian": dataclasses.replace(LATENT, overshooting=1),
+    "classes": dataclasses.replace(LATENT, classes=2, norm=True, reward_head="symexp_twohot"),
+}
 POLICY = sac_policy.Config(hidden=(4,), learning_rate=1e-2)
 ONE_MODEL, TWO_MODELS = (
     ensemble.Config(member=one_step.Config(hidden=(8,), family="deterministic"), size=size, elites=size, particles=size)
     for size in (1, 2)
 )
 SYSTEMS = {
+    "dreamer": dreamer.Config(
+        model=LATENT, fit=LATENT_FIT, starts=3, policy=imagination.Config(hidden=(4,), horizon=2), updates=2
+    ),
     "mbpo": mbpo.Config(
         policy=POLICY,
         model=ensemble.Config(member=MEMBER, size=3, elites=2, particles=2, propagation="ts1"),
@@ -178,6 +211,7 @@ SYSTEMS = {
     ),
     "mve": mve.Config(policy=POLICY, model=ONE_MODEL, fit=FIT, horizon=2, batch_size=4, updates=2),
     "pets": pets.Config(horizon=3, model=PARTICLES, fit=FIT, planner=PLANNERS["cem"]),
+    "planet": planet.Config(horizon=3, updates=2, model=LATENT, fit=LATENT_FIT, planner=PLANNERS["cem"]),
     "poplin": poplin.Config(
         horizon=3, model=PARTICLES, fit=FIT, planner=PLANNERS["cem"], policy=imitation.Config(hidden=(4,), passes=2)
     ),
@@ -192,6 +226,14 @@ SYSTEMS = {
     "steve": steve.Config(policy=POLICY, model=TWO_MODELS, fit=FIT, horizon=2, batch_size=4, updates=2),
     "svg": svg.Config(policy=POLICY, model=ONE_MODEL, fit=FIT, horizon=2, batch_size=4, updates=2),
 }
+DREAMER_V3 = dataclasses.replace(
+    SYSTEMS["dreamer"],
+    model=RSSM["classes"],
+    fit=latent.Fit(optimiser=optimisers.Config("laprop", warmup=3), batch_size=2, length=4),
+    policy=imagination.Config(
+        hidden=(4,), horizon=2, gradient="reinforce", distribution="normal", scale_returns=True, slow_bootstrap=False
+    ),
+)
 LEARNERS = {
     "sac": lambda: sac_policy.make(ENV.spec, POLICY).learner,
     "td3": lambda: td3.make(ENV.spec, td3.Config(hidden=(4,))).learner,
@@ -203,8 +245,10 @@ LEARNERS = {
 ROWS: dict[str, Callable[[], Row]] = {
     **{f"planner/{name}": lambda c=config: planner_row(c) for name, config in PLANNERS.items()},
     **{f"model/{name}": lambda m=make: model_row(m()) for name, make in MODELS.items()},
+    **{f"model/rssm/{name}": lambda c=config: sequence_model_row(c) for name, config in RSSM.items()},
     **{f"learner/{name}": lambda m=make: learner_row(m()) for name, make in LEARNERS.items()},
     **{f"system/{name}": lambda n=name, c=config: system_row(n, c) for name, config in SYSTEMS.items()},
+    "system/dreamer_v3": lambda: system_row("dreamer", DREAMER_V3),
     "system/poplin_p": lambda: system_row(
         "poplin", dataclasses.replace(SYSTEMS["poplin"], variant="p_sep", distillation="average")
     ),
@@ -253,8 +297,15 @@ STEPS = 2
 SEEDS = np.array([17, 18])
 
 
-# JAX's checker takes a gather of some keys, or an unpacking under vmap, for the use of all of them.
-MISREAD = {"planner/icem"}
+# JAX's checker takes a gather of some keys, or a scan over them under vmap, for the use of all of them.
+MISREAD = {
+    "planner/icem",
+    "model/rssm/classes",
+    "model/rssm/gaussian",
+    "system/dreamer",
+    "system/dreamer_v3",
+    "system/planet",
+}
 
 
 def begin_keys(index=0):

@@ -6,10 +6,12 @@ from types import ModuleType
 from jaxmbrl.config import ConfigError, near
 
 SYSTEMS: dict[str, str] = {
+    "dreamer": "Dreamer: an actor-critic in a latent model's imagination (Hafner et al. 2020, 2023)",
     "mbpo": "MBPO: SAC on short rollouts branched from replayed states (Janner et al. 2019)",
     "me_trpo": "ME-TRPO: TRPO in an ensemble, until its members disagree (Kurutach et al. 2018)",
     "mve": "MVE: critics on values that a model expands (Feinberg et al. 2018)",
     "pets": "PETS: CEM on a probabilistic ensemble (Chua et al. 2018)",
+    "planet": "PlaNet: CEM in the latent space of a recurrent model (Hafner et al. 2019)",
     "poplin": "POPLIN: CEM around a policy, or in its parameters, with distillation (Wang and Ba 2019)",
     "random_shooting": "random-shooting MPC on a deterministic network (Nagabandi et al. 2017)",
     "sac": "SAC or TD3, without a model: the yardstick (Haarnoja et al. 2018)",

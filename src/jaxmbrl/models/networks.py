@@ -37,12 +37,17 @@ class MLP(nn.Module):
         outputs: width of the linear output layer.
         activation: a name of `ACTIVATIONS`.
         precision: of the matrix products, a name of `PRECISIONS`; parameters and outputs stay float32.
+        norm: whether each hidden layer's units are scaled to a root mean square of 1 before they are activated
+            (Zhang and Sennrich 2019, arXiv:1910.07467).
+        silent: whether outputs are 0 at first.
     """
 
     hidden: tuple[int, ...]
     outputs: int
     activation: str = "swish"
     precision: str = "float32"
+    norm: bool = False
+    silent: bool = False
 
     @nn.compact
     def __call__(self, inputs: Array) -> Array:
@@ -51,14 +56,39 @@ class MLP(nn.Module):
         half = self.precision == "bfloat16"
         x = inputs
         for layer, width in enumerate((*self.hidden, self.outputs)):
+            last = layer == len(self.hidden)
             dense = nn.Dense(
                 width,
                 dtype=jnp.bfloat16 if half else jnp.float32,
                 precision=None if half else self.precision,
-                kernel_init=truncated_normal_init,
+                kernel_init=nn.initializers.zeros if last and self.silent else truncated_normal_init,
                 name=f"layer_{layer}",
             )
             x = dense(x)
-            if layer < len(self.hidden):
-                x = activate(x)
+            if not last:
+                x = activate(nn.RMSNorm(name=f"norm_{layer}")(x) if self.norm else x)
         return x.astype(jnp.float32)
+
+
+class GRU(nn.Module):
+    """A gated recurrent unit, (state [..., U], inputs [..., I]) -> state [..., U] (Cho et al. 2014, arXiv:1406.1078).
+
+    The update gate has a bias of -1, as in Dreamer v2: what is remembered changes slowly at first.
+
+    Attributes:
+        units: U.
+        norm: whether the gates' inputs are normalised.
+    """
+
+    units: int
+    norm: bool = False
+
+    @nn.compact
+    def __call__(self, state: Array, inputs: Array) -> Array:
+        """One step."""
+        gates = nn.Dense(3 * self.units, name="gates")(jnp.concatenate([state, inputs], axis=-1))
+        gates = nn.RMSNorm(name="norm")(gates) if self.norm else gates
+        reset, candidate, update = jnp.split(gates, 3, axis=-1)
+        update = jax.nn.sigmoid(update - 1.0)
+        candidate = jnp.tanh(jax.nn.sigmoid(reset) * candidate)
+        return update * candidate + (1.0 - update) * state

@@ -8,23 +8,13 @@ import math
 import jax
 import jax.numpy as jnp
 
-from jaxmbrl.types import Array, Box
+from jaxmbrl.models.actions import from_unit as from_unit
+from jaxmbrl.models.actions import to_unit as to_unit
+from jaxmbrl.types import Array
 
 MIN_LOG_STD, MAX_LOG_STD = -20.0, 2.0  # Haarnoja et al. 2018, released code
 SATURATED = 1.0 - 1e-6  # the nearest to 1 that an inverse tanh is taken of, in float32
 LOG_SQRT_2_PI = 0.5 * math.log(2.0 * math.pi)
-
-
-def to_unit(action: Array, box: Box) -> Array:
-    """An action [A] within its bounds, as a unit action within [-1, 1]."""
-    low, high = jnp.asarray(box.low), jnp.asarray(box.high)
-    return (action - low) / (high - low) * 2.0 - 1.0
-
-
-def from_unit(unit: Array, box: Box) -> Array:
-    """The inverse of `to_unit`."""
-    low, high = jnp.asarray(box.low), jnp.asarray(box.high)
-    return low + (unit + 1.0) * 0.5 * (high - low)
 
 
 def split(outputs: Array) -> tuple[Array, Array]:

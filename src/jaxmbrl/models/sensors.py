@@ -1,0 +1,77 @@
+"""Sensors: how observations enter a latent model, and how it learns to tell what will be seen.
+
+Vectors pass through symlog (their angles as sine and cosine), images through convolutions. Either is reconstructed by
+a Gaussian of variance 1, whose loss is summed over the observation.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxmbrl.config import ConfigError
+from jaxmbrl.models import angles
+from jaxmbrl.models.heads import symexp, symlog
+from jaxmbrl.models.networks import MLP
+from jaxmbrl.types import Array, Key, PyTree, Spec
+
+
+class Sensor(NamedTuple):
+    """An encoder and a decoder.
+
+    Attributes:
+        size: length of an embedding (I).
+        init: ``(key, features [F]) -> params``; ``features`` shows what the decoder reads.
+        embed: ``(params, obs) -> [I]``.
+        reconstruct: ``(params, features) -> obs`` as a network sees it: angles as sine and cosine, images in [0, 1].
+        loss: ``(params, features, obs) -> []``, negative log-likelihood without its constant.
+    """
+
+    size: int
+    init: Callable[[Key, Array], PyTree]
+    embed: Callable[[PyTree, Any], Array]
+    reconstruct: Callable[[PyTree, Array], Array]
+    loss: Callable[[PyTree, Array, Any], Array]
+
+
+def make(
+    spec: Spec, layer: Callable[..., MLP], *, layers: tuple[int, ...], embedding: int, **convolution: Any
+) -> Sensor:
+    """The sensor of an environment's observations.
+
+    Args:
+        spec: of an environment.
+        layer: ``(hidden, outputs) -> MLP``.
+        layers: hidden widths of a vector's encoder and decoder.
+        embedding: length of a vector's embedding.
+        **convolution: options of an image's sensor.
+
+    Raises:
+        ConfigError: for observations that are neither vectors nor images.
+    """
+    obs = spec.observation
+    if isinstance(obs, jax.ShapeDtypeStruct) and len(obs.shape) == 1:
+        return _vector(spec, layer(layers, embedding), layer(layers, obs.shape[0] + len(spec.angles)))
+    raise ConfigError(f"{spec.name}: observation is {obs}, needs one vector or one image")
+
+
+def _vector(spec: Spec, encoder: MLP, decoder: MLP) -> Sensor:
+    seen = partial(angles.encode, angles=spec.angles)
+
+    def init(key: Key, features: Array) -> PyTree:
+        key_encoder, key_decoder = jax.random.split(key)
+        inputs = jnp.zeros(decoder.outputs)
+        return {"encoder": encoder.init(key_encoder, inputs), "decoder": decoder.init(key_decoder, features)}
+
+    def embed(params: PyTree, obs: Array) -> Array:
+        return jnp.asarray(encoder.apply(params["encoder"], symlog(seen(obs))))
+
+    def predict(params: PyTree, features: Array) -> Array:
+        return jnp.asarray(decoder.apply(params["decoder"], features))
+
+    def loss(params: PyTree, features: Array, obs: Array) -> Array:
+        return 0.5 * jnp.sum(jnp.square(predict(params, features) - symlog(seen(obs))))
+
+    return Sensor(encoder.outputs, init, embed, lambda params, features: symexp(predict(params, features)), loss)
