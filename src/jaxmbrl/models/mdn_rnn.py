@@ -3,8 +3,8 @@ r"""World Models' V and M: an autoencoder, and a recurrent network that predicts
     z_t ~ q(z | obs_t),   h_{t+1} = RNN(h_t, [z_t, a_t])
     p(z_{t+1} | h_{t+1}) = prod_i sum_k pi_ik N(mu_ik, s_ik^2),   reward and end of the episode from h_{t+1} as well
 
-A belief is (z, h): what is seen now, and what was before. Both parts learn from one loss on sequences, but no gradient of
-the recurrent part reaches the autoencoder, so that it makes no difference whether they learn together or in turn.
+A belief is (z, h): what is seen now, and what was before. Both parts learn from one loss on sequences, but no gradient
+of the recurrent part reaches the autoencoder: whether they learn together or in turn is the caller's choice.
 
 Source: Ha and Schmidhuber 2018, arXiv:1803.10122, App. A.2, and its released code; Bishop 1994 (mixture densities).
 
@@ -27,7 +27,7 @@ from jaxmbrl.models import vae
 from jaxmbrl.models.vae import VAE, Posterior
 from jaxmbrl.types import Array, Box, Key, Metrics, Prediction, PyTree, Spec, TimeStep, Transition, WorldModel
 
-CELLS: dict[str, type[nn.RNNCellBase]] = {"lstm": nn.OptimizedLSTMCell, "gru": nn.GRUCell}
+CELLS: dict[str, Callable[[int], nn.RNNCellBase]] = {"lstm": nn.OptimizedLSTMCell, "gru": nn.GRUCell}
 MIN_STD = 1e-6  # of a reward that never varied
 
 
@@ -35,7 +35,7 @@ MIN_STD = 1e-6  # of a reward that never varied
 class Config:
     """The car-racing settings of the paper; in Doom hidden was 512, latents 64, temperature 1.15 in training."""
 
-    vae: vae.Config = option(vae.Config(), "the autoencoder (V)")
+    autoencoder: vae.Config = option(vae.Config(), "of observations (V)")
     cell: str = option("lstm", "recurrent cell", choices=tuple(CELLS))
     hidden: int = option(256, "units of the recurrent cell", low=1)
     mixtures: int = option(5, "Gaussians a latent (K)", low=1)
@@ -65,7 +65,7 @@ class Belief(NamedTuple):
 class Params(NamedTuple):
     """Parameters: of the autoencoder, the cell, the linear heads, and the reward's statistics [] (not learned)."""
 
-    vae: vae.Params
+    autoencoder: vae.Params
     cell: PyTree
     heads: PyTree
     reward_mean: Array
@@ -77,7 +77,7 @@ class MDNRNN(NamedTuple):
 
     Attributes:
         world: the whole as a `WorldModel`; its loss takes sequences [B, T].
-        vae: the autoencoder.
+        autoencoder: V by itself.
         calibrate: ``(params, transitions [B], weight [B]) -> params``, with the normalisers fitted to weighted data.
         loss: ``(params, key, sequence [T]) -> (loss [], metrics)``, of the recurrent part, on ONE sequence whose
             ``obs`` and ``next_obs`` are `Posterior`s.
@@ -87,7 +87,7 @@ class MDNRNN(NamedTuple):
     """
 
     world: WorldModel
-    vae: VAE
+    autoencoder: VAE
     calibrate: Callable[[Params, Transition, Array], Params]
     loss: Callable[[Params, Key, Transition], tuple[Array, Metrics]]
     memory: Callable[[], PyTree]
@@ -100,7 +100,7 @@ class _Design(NamedTuple):
 
     spec: Spec
     config: Config
-    vae: VAE
+    autoencoder: VAE
     cell: nn.RNNCellBase
     heads: nn.Dense
 
@@ -117,19 +117,19 @@ def make(spec: Spec, config: Config | None = None) -> MDNRNN:
     """Bind the model to an environment; actions may be continuous or discrete. Raises as `vae.make` does."""
     config = config or Config()
     cell = CELLS[config.cell](config.hidden)
-    heads = nn.Dense(3 * config.mixtures * config.vae.latent + 2)
-    design = _Design(spec, config, vae.make(spec, config.vae), cell, heads)
+    heads = nn.Dense(3 * config.mixtures * config.autoencoder.latent + 2)
+    design = _Design(spec, config, vae.make(spec, config.autoencoder), cell, heads)
     world = WorldModel(
         init=partial(_init, design),
         loss=partial(_world_loss, design),
         start=partial(_start, design),
         observe=partial(_observe, design),
         step=partial(_step, design),
-        features=lambda params, belief: jnp.concatenate([belief.latent, *jax.tree.leaves(_output(belief.memory))], -1),
+        features=lambda params, state: jnp.concatenate([state.latent, _output(state.memory)]),
     )
     return MDNRNN(
         world=world,
-        vae=design.vae,
+        autoencoder=design.autoencoder,
         calibrate=partial(_calibrate, design),
         loss=partial(_sequence_loss, design),
         memory=partial(_memory, design),
@@ -145,7 +145,7 @@ def log_prob(mixture: Mixture, value: Array) -> Array:
 
 
 def heated(mixture: Mixture, temperature: float | Array) -> Mixture:
-    r"""The mixture at a temperature: weights :math:`\propto \pi^{1 / \tau}`, standard deviations times :math:`\sqrt\tau`."""
+    r"""At a temperature: weights :math:`\propto \pi^{1 / \tau}`, standard deviations times :math:`\sqrt\tau`."""
     log_weights = jax.nn.log_softmax(mixture.log_weights / temperature, axis=-1)
     return Mixture(log_weights, mixture.mean, mixture.std * jnp.sqrt(temperature))
 
@@ -177,12 +177,12 @@ def _inputs(design: _Design, latent: Array, action: Array) -> Array:
 
 
 def _init(design: _Design, key: Key) -> Params:
-    key_vae, key_cell, key_heads = jax.random.split(key, 3)
+    key_autoencoder, key_cell, key_heads = jax.random.split(key, 3)
     num_actions = design.spec.action.size if isinstance(design.spec.action, Box) else design.spec.action.num
-    inputs = jnp.zeros(design.config.vae.latent + num_actions)
+    inputs = jnp.zeros(design.config.autoencoder.latent + num_actions)
     cell = design.cell.init(key_cell, _memory(design), inputs)
     heads = design.heads.init(key_heads, jnp.zeros(design.config.hidden))
-    return Params(design.vae.init(key_vae), cell, heads, jnp.zeros(()), jnp.ones(()))
+    return Params(design.autoencoder.init(key_autoencoder), cell, heads, jnp.zeros(()), jnp.ones(()))
 
 
 def _calibrate(design: _Design, params: Params, transitions: Transition, weight: Array) -> Params:
@@ -190,7 +190,7 @@ def _calibrate(design: _Design, params: Params, transitions: Transition, weight:
     mean = jnp.sum(share * transitions.reward)
     std = jnp.sqrt(jnp.sum(share * jnp.square(transitions.reward - mean)))
     return params._replace(
-        vae=design.vae.calibrate(params.vae, transitions.obs, weight),
+        autoencoder=design.autoencoder.calibrate(params.autoencoder, transitions.obs, weight),
         reward_mean=mean,
         reward_std=jnp.where(std < MIN_STD, 1.0, std),
     )
@@ -202,13 +202,13 @@ def _advance(design: _Design, params: Params, belief: Belief, action: Array) -> 
 
 def _apply_heads(design: _Design, params: Params, hidden: Array) -> _Heads:
     outputs = jnp.asarray(design.heads.apply(params.heads, hidden))
-    shape = (3, design.config.vae.latent, design.config.mixtures)
+    shape = (3, design.config.autoencoder.latent, design.config.mixtures)
     logits, mean, log_std = outputs[:-2].reshape(shape)
     return _Heads(Mixture(jax.nn.log_softmax(logits, axis=-1), mean, jnp.exp(log_std)), outputs[-2], outputs[-1])
 
 
 def _start(design: _Design, params: Params, key: Key, timestep: TimeStep) -> Belief:
-    return Belief(vae.sample(key, design.vae.encode(params.vae, timestep.obs)), _memory(design))
+    return Belief(vae.sample(key, design.autoencoder.encode(params.autoencoder, timestep.obs)), _memory(design))
 
 
 def _observe(design: _Design, params: Params, key: Key, state: Belief, action: Array, timestep: TimeStep) -> Belief:
@@ -248,15 +248,15 @@ def _sequence_loss(design: _Design, params: Params, key: Key, sequence: Transiti
 
 def _world_loss(design: _Design, params: Params, key: Key, batch: Transition) -> tuple[Array, Metrics]:
     """Of sequences [B, T] of observations: the autoencoder's loss and the recurrent part's."""
-    key_vae, key_rnn = jax.random.split(key)
-    keys = jax.random.split(key_vae, batch.reward.shape)
-    _, vae_metrics = jax.vmap(jax.vmap(partial(design.vae.loss, params.vae)))(keys, batch.obs)
+    key_autoencoder, key_recurrent = jax.random.split(key)
+    keys = jax.random.split(key_autoencoder, batch.reward.shape)
+    _, vae_metrics = jax.vmap(jax.vmap(partial(design.autoencoder.loss, params.autoencoder)))(keys, batch.obs)
 
     def encode(obs: PyTree) -> Posterior:
-        return jax.lax.stop_gradient(jax.vmap(jax.vmap(partial(design.vae.encode, params.vae)))(obs))
+        return jax.lax.stop_gradient(jax.vmap(jax.vmap(partial(design.autoencoder.encode, params.autoencoder)))(obs))
 
     latents = batch._replace(obs=encode(batch.obs), next_obs=encode(batch.next_obs))
-    keys = jax.random.split(key_rnn, len(batch.reward))
+    keys = jax.random.split(key_recurrent, len(batch.reward))
     loss, metrics = jax.vmap(partial(_sequence_loss, design, params))(keys, latents)
     metrics = jax.tree.map(jnp.mean, metrics | vae_metrics)
     return jnp.mean(loss) + metrics["vae_loss"], metrics
