@@ -158,6 +158,8 @@ FIT = fitting.Config(batch_size=4, passes=2, holdout_every=4, patience=1)
 VALUE = state_value.Config(hidden=(8,), batch_size=4, steps=2)
 PLANNERS = {
     "cem": planners.cem.Config(population=12, elites=3, iterations=2),
+    "cmaes": planners.cmaes.Config(population=6, iterations=2),
+    "es": planners.es.Config(population=6, iterations=2),
     "gradient": planners.gradient.Config(restarts=2, iterations=2),
     "icem": planners.icem.Config(population=12, elites=3, iterations=2, keep=1),
     "mppi": planners.mppi.Config(population=12, iterations=2),

@@ -24,6 +24,13 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 PRECISIONS = ("float32", "tensorfloat32", "bfloat16")
 
 
+def product_dtype(precision: str) -> tuple[jnp.dtype, str | None]:
+    """What matrix products of a precision (a name of `PRECISIONS`) take: their inputs' dtype, and JAX's precision."""
+    if precision == "bfloat16":
+        return jnp.dtype(jnp.bfloat16), None
+    return jnp.dtype(jnp.float32), precision
+
+
 def truncated_normal_init(key: Array, shape: Sequence[int], dtype: jnp.dtype = jnp.float32) -> Array:
     """Normal of std 1 / (2 sqrt(fan_in)), truncated at two of those, as in PETS' and MBPO's released code."""
     return jax.random.truncated_normal(key, -2.0, 2.0, shape, dtype) / (2.0 * shape[0] ** 0.5)
@@ -53,14 +60,14 @@ class MLP(nn.Module):
     def __call__(self, inputs: Array) -> Array:
         """Apply the network."""
         activate = ACTIVATIONS[self.activation]
-        half = self.precision == "bfloat16"
+        dtype, precision = product_dtype(self.precision)
         x = inputs
         for layer, width in enumerate((*self.hidden, self.outputs)):
             last = layer == len(self.hidden)
             dense = nn.Dense(
                 width,
-                dtype=jnp.bfloat16 if half else jnp.float32,
-                precision=None if half else self.precision,
+                dtype=dtype,
+                precision=precision,
                 kernel_init=nn.initializers.zeros if last and self.silent else truncated_normal_init,
                 name=f"layer_{layer}",
             )

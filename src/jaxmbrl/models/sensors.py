@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from jaxmbrl.config import ConfigError
 from jaxmbrl.models import angles
+from jaxmbrl.models.convolution import Decoder, Encoder, scaled
 from jaxmbrl.models.heads import symexp, symlog
 from jaxmbrl.models.networks import MLP
 from jaxmbrl.types import Array, Key, PyTree, Spec
@@ -25,7 +26,7 @@ class Sensor(NamedTuple):
         size: length of an embedding (I).
         init: ``(key, features [F]) -> params``; ``features`` shows what the decoder reads.
         embed: ``(params, obs) -> [I]``.
-        reconstruct: ``(params, features) -> obs`` as a network sees it: angles as sine and cosine, images in [0, 1].
+        reconstruct: ``(params, features) -> obs`` as a network sees it: angles as sine and cosine, images in +-0.5.
         loss: ``(params, features, obs) -> []``, negative log-likelihood without its constant.
     """
 
@@ -46,14 +47,16 @@ def make(
         layer: ``(hidden, outputs) -> MLP``.
         layers: hidden widths of a vector's encoder and decoder.
         embedding: length of a vector's embedding.
-        **convolution: options of an image's sensor.
+        **convolution: options of an image's encoder and decoder.
 
     Raises:
-        ConfigError: for observations that are neither vectors nor images.
+        ConfigError: for observations that are neither vectors nor images of a side that `convolution` knows.
     """
     obs = spec.observation
     if isinstance(obs, jax.ShapeDtypeStruct) and len(obs.shape) == 1:
         return _vector(spec, layer(layers, embedding), layer(layers, obs.shape[0] + len(spec.angles)))
+    if isinstance(obs, jax.ShapeDtypeStruct) and len(obs.shape) == 3:
+        return _image(obs.shape, Encoder(**convolution), Decoder(obs.shape, **convolution))
     raise ConfigError(f"{spec.name}: observation is {obs}, needs one vector or one image")
 
 
@@ -75,3 +78,23 @@ def _vector(spec: Spec, encoder: MLP, decoder: MLP) -> Sensor:
         return 0.5 * jnp.sum(jnp.square(predict(params, features) - symlog(seen(obs))))
 
     return Sensor(encoder.outputs, init, embed, lambda params, features: symexp(predict(params, features)), loss)
+
+
+def _image(shape: tuple[int, ...], encoder: Encoder, decoder: Decoder) -> Sensor:
+    size = jax.eval_shape(encoder.init_with_output, jax.random.key(0), jnp.zeros(shape))[0].shape[0]
+
+    def init(key: Key, features: Array) -> PyTree:
+        key_encoder, key_decoder = jax.random.split(key)
+        image = jnp.zeros(shape)
+        return {"encoder": encoder.init(key_encoder, image), "decoder": decoder.init(key_decoder, features)}
+
+    def embed(params: PyTree, obs: Array) -> Array:
+        return jnp.asarray(encoder.apply(params["encoder"], scaled(obs)))
+
+    def predict(params: PyTree, features: Array) -> Array:
+        return jnp.asarray(decoder.apply(params["decoder"], features))
+
+    def loss(params: PyTree, features: Array, obs: Array) -> Array:
+        return 0.5 * jnp.sum(jnp.square(predict(params, features) - scaled(obs)))
+
+    return Sensor(size, init, embed, predict, loss)

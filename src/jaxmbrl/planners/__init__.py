@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from jaxmbrl.config import ConfigError
-from jaxmbrl.planners import cem, gradient, icem, mppi, random_shooting, receding
+from jaxmbrl.planners import cem, cmaes, es, gradient, icem, mppi, random_shooting, receding
 from jaxmbrl.planners.candidates import Objective, PlanInfo
 from jaxmbrl.types import Planner
 
@@ -20,6 +20,8 @@ __all__ = [
     "Objective",
     "PlanInfo",
     "cem",
+    "cmaes",
+    "es",
     "gradient",
     "icem",
     "make",
@@ -30,6 +32,8 @@ __all__ = [
 
 PLANNERS: dict[str, ModuleType] = {
     "cem": cem,
+    "cmaes": cmaes,
+    "es": es,
     "gradient": gradient,
     "icem": icem,
     "mppi": mppi,
