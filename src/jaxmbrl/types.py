@@ -212,6 +212,9 @@ class Agent(NamedTuple):
         act: ``(agent_state, key, memory, timestep, *, explore) -> (action, memory, extras)``; ``explore`` is static.
         fit: ``(agent_state, key, replay) -> (agent_state, metrics)``, slow: model learning.
         improve: ``(agent_state, key, replay) -> (agent_state, metrics)``, fast: after each interaction.
+        foresee: ``(agent_state, key, timesteps [T], actions [T - 1], *, context) -> (seen, imagined)``, both [T, ...]:
+            observations as the agent's model sees them, and as it tells them when it is shown only ``context`` of them
+            and the actions; None for agents whose models tell no observations.
     """
 
     init: Callable[[Key], PyTree]
@@ -219,3 +222,4 @@ class Agent(NamedTuple):
     act: Callable[..., tuple[Array, PyTree, PyTree]]
     fit: Callable[[PyTree, Key, PyTree], tuple[PyTree, Metrics]]
     improve: Callable[[PyTree, Key, PyTree], tuple[PyTree, Metrics]]
+    foresee: Callable[..., tuple[Array, Array]] | None = None

@@ -20,8 +20,8 @@ from jaxmbrl.agents.latent import Learning, Memory, ModelState
 from jaxmbrl.agents.planet import SMALL_FIT, SMALL_MODEL
 from jaxmbrl.agents.presets import Preset, choose
 from jaxmbrl.config import ConfigError, configurable, option
-from jaxmbrl.models import optimisers, rssm
-from jaxmbrl.models.rssm import LatentModel
+from jaxmbrl.models import latent_model, optimisers, rssm
+from jaxmbrl.models.latent_model import LatentModel
 from jaxmbrl.policies import imagination
 from jaxmbrl.policies.imagination import Behaviour
 from jaxmbrl.replay import Replay
@@ -82,6 +82,7 @@ def make(spec: Spec, config: Config | None = None, *, env: Environment | None = 
         act=partial(_act, parts),
         fit=lambda state, key, replay: (state, {}),
         improve=partial(_improve, parts),
+        foresee=lambda state, *seen, **options: latent_model.foresee(model, state.model.params, *seen, **options),
     )
 
 

@@ -10,9 +10,10 @@ import optax
 
 from jaxmbrl import replay as replays
 from jaxmbrl.config import configurable, option
-from jaxmbrl.models import actions, optimisers
+from jaxmbrl.models import actions as encodings
+from jaxmbrl.models import optimisers
 from jaxmbrl.models.frames import Frames, frames
-from jaxmbrl.models.rssm import LatentModel, State
+from jaxmbrl.models.latent_model import LatentModel
 from jaxmbrl.policies.actor_critic import descend
 from jaxmbrl.replay import Replay
 from jaxmbrl.types import Array, Box, Key, Metrics, PyTree, Spec, TimeStep
@@ -43,7 +44,7 @@ class Memory(NamedTuple):
         first: bool [], nothing has been seen yet.
     """
 
-    state: State
+    state: PyTree
     action: Array
     first: Array
 
@@ -58,7 +59,7 @@ class Learning(NamedTuple):
     """
 
     init: Callable[[Key], ModelState]
-    update: Callable[[ModelState, Key, Replay], tuple[ModelState, Metrics, State, Frames]]
+    update: Callable[[ModelState, Key, Replay], tuple[ModelState, Metrics, PyTree, Frames]]
 
 
 def learning(model: LatentModel, config: Fit) -> Learning:
@@ -79,12 +80,12 @@ def _update(
     state: ModelState,
     key: Key,
     replay: Replay,
-) -> tuple[ModelState, Metrics, State, Frames]:
+) -> tuple[ModelState, Metrics, PyTree, Frames]:
     key_sample, key_loss = jax.random.split(key)
     windows = replays.sample_sequences(key_sample, replay, config.batch_size, config.length - 1)
     sequences = jax.vmap(frames)(windows)
 
-    def loss(params: PyTree) -> tuple[Array, tuple[Metrics, State]]:
+    def loss(params: PyTree) -> tuple[Array, tuple[Metrics, PyTree]]:
         keys = jax.random.split(key_loss, config.batch_size)
         losses, metrics, states = jax.vmap(partial(model.evidence, params))(keys, sequences)
         return jnp.mean(losses), (jax.tree.map(jnp.mean, metrics), states)
@@ -96,16 +97,16 @@ def _update(
 
 def nothing_seen(model: LatentModel, spec: Spec) -> Memory:
     """The memory at the start of an episode."""
-    return Memory(model.initial(), actions.none(spec.action), jnp.ones((), bool))
+    return Memory(model.initial(), encodings.none(spec.action), jnp.ones((), bool))
 
 
-def perceive(model: LatentModel, params: PyTree, key: Key, memory: Memory, timestep: TimeStep) -> State:
+def perceive(model: LatentModel, params: PyTree, key: Key, memory: Memory, timestep: TimeStep) -> PyTree:
     """The belief after one more frame."""
     frame = Frames(timestep.obs, memory.action, timestep.reward, jnp.ones(()), memory.first)
     return model.perceive(params, key, memory.state, frame)
 
 
-def remember(state: State, action: Array) -> Memory:
+def remember(state: PyTree, action: Array) -> Memory:
     """The memory after acting."""
     return Memory(state, action, jnp.zeros((), bool))
 

@@ -17,8 +17,8 @@ from jaxmbrl.agents import latent
 from jaxmbrl.agents.latent import Learning, Memory, ModelState
 from jaxmbrl.agents.presets import Preset, choose
 from jaxmbrl.config import configurable, option
-from jaxmbrl.models import optimisers, rssm
-from jaxmbrl.models.rssm import LatentModel
+from jaxmbrl.models import latent_model, optimisers, rssm
+from jaxmbrl.models.latent_model import LatentModel
 from jaxmbrl.planners import cem, receding
 from jaxmbrl.replay import Replay
 from jaxmbrl.schedule import Schedule
@@ -62,6 +62,7 @@ def make(spec: Spec, config: Config | None = None, *, env: Environment | None = 
         act=partial(_act, parts),
         fit=partial(_fit, parts),
         improve=lambda state, key, replay: (state, {}),
+        foresee=lambda state, *seen, **options: latent_model.foresee(model, state.params, *seen, **options),
     )
 
 

@@ -68,7 +68,8 @@ def evaluate(arguments: argparse.Namespace) -> int:
         means = seen.returns.mean(axis=1)
         print(f"all seeds: return {means.mean():.4g} ± {means.std():.3g} between seeds")
     print(seen.path)
-    print(seen.viewer)
+    for picture in seen.pictures:
+        print(picture)
     return 0
 
 

@@ -14,7 +14,6 @@ window's frames hold the true last observation of an episode (see `models.frames
 which nobody earned, is not learned; recurrent states of replayed windows start from zero (v3 stores them).
 """
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -26,6 +25,7 @@ from jaxmbrl.config import configurable, option
 from jaxmbrl.models import actions, heads, latents, networks, sensors
 from jaxmbrl.models.frames import Frames, frames
 from jaxmbrl.models.heads import Head
+from jaxmbrl.models.latent_model import Filtered, LatentModel
 from jaxmbrl.models.latents import Latent
 from jaxmbrl.models.networks import ACTIVATIONS, GRU, MLP
 from jaxmbrl.types import Array, Key, Metrics, Prediction, PyTree, Spec, TimeStep, Transition, WorldModel
@@ -60,40 +60,6 @@ class State(NamedTuple):
 
     deter: Array
     stoch: Array
-
-
-class Filtered(NamedTuple):
-    """What filtering T frames gives.
-
-    Attributes:
-        state: posterior beliefs, leaves [T, ...].
-        posterior: raw outputs of q, [T, outputs].
-        prior: raw outputs of p, before the frame was seen, [T, outputs].
-    """
-
-    state: State
-    posterior: Array
-    prior: Array
-
-
-class LatentModel(NamedTuple):
-    """A sequence model with beliefs in a latent space.
-
-    Attributes:
-        world: as a `WorldModel`; its ``loss`` takes Transitions [B, T].
-        initial: ``() -> State``, before anything is seen.
-        perceive: ``(params, key, state, frame) -> State``, filtering by one frame; a first one forgets the state.
-        filter: ``(params, key, frames [T]) -> Filtered``.
-        evidence: ``(params, key, frames [T]) -> (loss [], metrics, states [T])``: the loss of ONE sequence.
-        reconstruct: ``(params, state) -> obs``, what is probably seen.
-    """
-
-    world: WorldModel
-    initial: Callable[[], State]
-    perceive: Callable[[PyTree, Key, State, Frames], State]
-    filter: Callable[[PyTree, Key, Frames], Filtered]
-    evidence: Callable[[PyTree, Key, Frames], tuple[Array, Metrics, State]]
-    reconstruct: Callable[[PyTree, State], Any]
 
 
 class _Design(NamedTuple):
@@ -148,6 +114,7 @@ def make(spec: Spec, config: Config | None = None) -> LatentModel:
         perceive=perceive,
         filter=partial(_filter, design),
         evidence=partial(_evidence, design),
+        seen=sensor.seen,
         reconstruct=lambda params, state: sensor.reconstruct(params["sensor"], features(state)),
     )
 

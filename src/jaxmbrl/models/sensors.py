@@ -26,13 +26,15 @@ class Sensor(NamedTuple):
         size: length of an embedding (I).
         init: ``(key, features [F]) -> params``; ``features`` shows what the decoder reads.
         embed: ``(params, obs) -> [I]``.
-        reconstruct: ``(params, features) -> obs`` as a network sees it: angles as sine and cosine, images in +-0.5.
+        seen: ``(obs) -> array``, what is told of an observation: angles as sine and cosine, pixels within [0, 1].
+        reconstruct: ``(params, features) -> array``, the same as it is expected.
         loss: ``(params, features, obs) -> []``, negative log-likelihood without its constant.
     """
 
     size: int
     init: Callable[[Key, Array], PyTree]
     embed: Callable[[PyTree, Any], Array]
+    seen: Callable[[Any], Array]
     reconstruct: Callable[[PyTree, Array], Array]
     loss: Callable[[PyTree, Array, Any], Array]
 
@@ -77,7 +79,7 @@ def _vector(spec: Spec, encoder: MLP, decoder: MLP) -> Sensor:
     def loss(params: PyTree, features: Array, obs: Array) -> Array:
         return 0.5 * jnp.sum(jnp.square(predict(params, features) - symlog(seen(obs))))
 
-    return Sensor(encoder.outputs, init, embed, lambda params, features: symexp(predict(params, features)), loss)
+    return Sensor(encoder.outputs, init, embed, seen, lambda params, features: symexp(predict(params, features)), loss)
 
 
 def _image(shape: tuple[int, ...], encoder: Encoder, decoder: Decoder) -> Sensor:
@@ -97,4 +99,6 @@ def _image(shape: tuple[int, ...], encoder: Encoder, decoder: Decoder) -> Sensor
     def loss(params: PyTree, features: Array, obs: Array) -> Array:
         return 0.5 * jnp.sum(jnp.square(predict(params, features) - scaled(obs)))
 
-    return Sensor(size, init, embed, predict, loss)
+    return Sensor(
+        size, init, embed, lambda obs: scaled(obs) + 0.5, lambda params, features: predict(params, features) + 0.5, loss
+    )

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,9 +14,10 @@ import numpy as np
 from jaxmbrl.config import ConfigError
 from jaxmbrl.training import checkpoint, manifest, runner
 from jaxmbrl.training.evaluation import evaluate, rollout
-from jaxmbrl.types import Key, PyTree
+from jaxmbrl.types import Key, PyTree, TimeStep
 
 FILE = "evaluation.json"
+CONTEXT, FORESEEN = 5, 45  # steps that a model is shown, and that it then imagines (Hafner et al. 2019, Fig. 6)
 STREAM = 0x6576616C  # Folded into the key, so that no evaluation shares its randomness with the training of a seed.
 # Options that shape what the learner sees of an environment, not how it is drawn.
 NOT_PHYSICS = ("episode_length", "action_repeat", "forward_velocity")
@@ -29,14 +31,15 @@ class Examination(NamedTuple):
         epoch: completed epochs of the checkpoint.
         returns: [S, episodes], undiscounted.
         path: ``evaluation.json``.
-        viewer: the page or picture of an episode, of the seed with the highest mean return.
+        pictures: the page or picture of an episode, of the seed with the highest mean return; and what the model
+            imagined of it, where there is a model that tells observations.
     """
 
     seeds: tuple[int, ...]
     epoch: int
     returns: np.ndarray
     path: Path
-    viewer: Path
+    pictures: tuple[Path, ...]
 
 
 def examine(directory: Path, episodes: int, seed: int) -> Examination:
@@ -74,8 +77,8 @@ def examine(directory: Path, episodes: int, seed: int) -> Examination:
     path = directory / FILE
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     best = int(np.argmax(returns.mean(axis=1)))
-    viewer = _view(run, program, jax.tree.map(lambda leaf: leaf[best], agents), key_viewer, directory)
-    return Examination(tuple(run.all_seeds), epoch, returns, path, viewer)
+    pictures = _draw(run, program, jax.tree.map(lambda leaf: leaf[best], agents), key_viewer, directory)
+    return Examination(tuple(run.all_seeds), epoch, returns, path, pictures)
 
 
 def physics(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -83,17 +86,36 @@ def physics(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if name not in NOT_PHYSICS}
 
 
-def _view(run: manifest.Run, program: runner.Program, agent_state: PyTree, key: Key, directory: Path) -> Path:
-    """Record an episode: a page for Brax's environments, an animated picture for the others."""
+def _draw(
+    run: manifest.Run, program: runner.Program, agent_state: PyTree, key: Key, directory: Path
+) -> tuple[Path, ...]:
+    """Record an episode, and what the agent's model imagines of it."""
+    key_episode, key_imagine = jax.random.split(key)
+    timesteps, actions = jax.jit(rollout(program.env, program.agent))(agent_state, key_episode)
+    pictures = (_view(run, jax.device_get(timesteps), directory),)
+    if program.agent.foresee is None:
+        return pictures
+    from jaxmbrl.diagnostics import open_loop
+
+    length = min(len(actions), CONTEXT + FORESEEN)
+    known = jax.tree.map(lambda leaf: leaf[: length + 1], timesteps)
+    foresee = jax.jit(partial(program.agent.foresee, context=CONTEXT))
+    seen, imagined = foresee(agent_state, key_imagine, known, actions[:length])
+    return pictures + open_loop.draw(seen, imagined, CONTEXT, directory / "open_loop")
+
+
+def _view(run: manifest.Run, timesteps: TimeStep, directory: Path) -> Path:
+    """A page for Brax's environments, an animated picture for the others."""
     from jaxmbrl.diagnostics import animation, viewer
 
-    timesteps, _ = jax.device_get(jax.jit(rollout(program.env, program.agent))(agent_state, key))
     ended = timesteps.terminated | timesteps.truncated
     length = int(np.argmax(ended)) + 1  # The first step that ended it; an episode always ends.
     timesteps = jax.tree.map(lambda leaf: leaf[:length], timesteps)
     simulator = physics(run.options)
     if run.env.startswith("brax/"):
-        return viewer.write_html(directory / "episode.html", run.env, timesteps, timesteps.reward[1:], **simulator)
+        return viewer.write_html(
+            directory / "episode.html", run.env, timesteps, np.asarray(timesteps.reward)[1:], **simulator
+        )
     return animation.animate(run.env, timesteps.obs, directory / "episode.gif", **simulator)
 
 
