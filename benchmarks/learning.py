@@ -75,6 +75,9 @@ def summarise(runs: Sequence[Sequence[Episode]], goal: Goal) -> dict[str, Any]:
 
 def learn(env_name: str, seeds: int, epochs: int | None) -> tuple[list[list[Episode]], dict[str, float]]:
     """Run all seeds in one program; episodes of each seed, and seconds to compile and to run."""
+    from jaxmbrl.training import devices
+
+    devices.request(seeds)
     import jax
 
     from jaxmbrl import envs, replay, training
@@ -92,7 +95,7 @@ def learn(env_name: str, seeds: int, epochs: int | None) -> tuple[list[list[Epis
 
     keys = jax.random.split(jax.random.key(0), seeds)
     begin = time.perf_counter()
-    compiled = jax.jit(jax.vmap(run)).lower(keys).compile()
+    compiled = jax.jit(training.over_seeds(run, seeds)).lower(keys).compile()
     compile_seconds = time.perf_counter() - begin
     results: list[Any] = []
     seconds = timing.measure(lambda: results.append(jax.block_until_ready(compiled(keys))))

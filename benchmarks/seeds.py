@@ -1,20 +1,26 @@
-"""Several seeds as one vmapped program against as many runs one after another, in turn: time, and the same numbers.
+"""Several seeds as one program against as many runs one after another, in turn: time, and the same numbers.
 
-    python -m benchmarks.seeds [--env cartpole_swingup] [--seeds 8] [--epochs 3] [--repeats 3] [--threads N]
+    python -m benchmarks.seeds [--env cartpole_swingup] [--seeds 8] [--epochs 3] [--repeats 3] [--vmap] [--threads N]
 
-A run is PETS `small`: one episode of random actions, then epochs of fitting the model and acting for one episode. Both
-programs are compiled before they are timed. Rounding differs between the two, and plans amplify it: the differences
-are given for each epoch.
+``together`` is what `jaxmbrl train --seeds` does: the seeds spread over the devices, on a CPU one for each core. With
+``--vmap``, plain ``vmap`` on one device is measured too. A run is PETS `small`: one episode of random actions, then
+epochs of fitting the model and acting for one episode. All programs are compiled before they are timed. Rounding
+differs between them, and plans amplify it: the differences are given for each epoch.
 """
 
 import argparse
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from benchmarks import timing
 
 
-def compare(env_name: str, seeds: int, epochs: int, repeats: int) -> dict[str, Any]:
+def compare(env_name: str, seeds: int, epochs: int, repeats: int, *, vmap: bool = False) -> dict[str, Any]:
     """Seconds either way, their ratio, and the largest differences of the metrics."""
+    from jaxmbrl.training import devices
+
+    devices.request(seeds)
     import jax
     import numpy as np
 
@@ -30,7 +36,8 @@ def compare(env_name: str, seeds: int, epochs: int, repeats: int) -> dict[str, A
         return training.train(loop, epochs)(key)[1]
 
     single = jax.jit(run).lower(keys[0]).compile()
-    together = jax.jit(jax.vmap(run)).lower(keys).compile()
+    together = jax.jit(training.over_seeds(run, seeds))
+    vmapped = jax.jit(jax.vmap(run))
     seen: dict[str, Any] = {}
 
     def one_by_one() -> timing.Timing:
@@ -39,25 +46,28 @@ def compare(env_name: str, seeds: int, epochs: int, repeats: int) -> dict[str, A
         seen["one_by_one"] = jax.tree.map(lambda *leaves: np.stack(leaves), *results[0])
         return seconds
 
-    def vmapped() -> timing.Timing:
+    def at_once(name: str, program: Callable[..., Any]) -> timing.Timing:
         results: list[Any] = []
-        seconds = timing.measure(lambda: results.append(jax.block_until_ready(together(keys))))
-        seen["vmapped"] = jax.tree.map(np.asarray, results[0])
+        seconds = timing.measure(lambda: results.append(jax.block_until_ready(program(keys))))
+        seen[name] = jax.tree.map(np.asarray, results[0])
         return seconds
 
-    timings = timing.alternate({"vmapped": vmapped, "one_by_one": one_by_one}, repeats)
+    runs = {"together": partial(at_once, "together", together), "one_by_one": one_by_one}
+    if vmap:
+        runs["vmapped"] = partial(at_once, "vmapped", vmapped)
+    timings = timing.alternate(runs, repeats)  # compiles in a first round, untimed
     return {
         "env": env_name,
         "seeds": seeds,
         "epochs": epochs,
         "repeats": repeats,
-        "vmapped_seconds": timing.median(timings["vmapped"]).wall,
-        "one_by_one_seconds": timing.median(timings["one_by_one"]).wall,
-        "times_faster": timing.ratio(timings["one_by_one"], timings["vmapped"]).wall,
-        "times_faster_cpu": timing.ratio(timings["one_by_one"], timings["vmapped"]).cpu,
+        "devices": devices.sharding(seeds).num_devices,
+        **{f"{name}_seconds": timing.median(values).wall for name, values in timings.items()},
+        "times_faster": timing.ratio(timings["one_by_one"], timings["together"]).wall,
+        "times_faster_cpu": timing.ratio(timings["one_by_one"], timings["together"]).cpu,
         "largest_relative_difference_by_epoch": {
-            name: np.max(_difference(seen["vmapped"][name], seen["one_by_one"][name]), axis=0).tolist()
-            for name in seen["vmapped"]
+            name: np.max(_difference(seen["together"][name], seen["one_by_one"][name]), axis=0).tolist()
+            for name in seen["together"]
         },
     }
 
@@ -77,10 +87,13 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--vmap", action="store_true", help="measure plain vmap on one device as well")
     parser.add_argument("--threads", type=int, default=None, help="cores to use (default: all)")
     arguments = parser.parse_args()
     timing.use_threads(arguments.threads)
-    timing.report("seeds", compare(arguments.env, arguments.seeds, arguments.epochs, arguments.repeats))
+    timing.report(
+        "seeds", compare(arguments.env, arguments.seeds, arguments.epochs, arguments.repeats, vmap=arguments.vmap)
+    )
 
 
 if __name__ == "__main__":

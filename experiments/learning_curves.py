@@ -3,7 +3,8 @@
     python experiments/learning_curves.py pets cartpole_swingup pendulum --seeds 10 --out docs/figures/pets
     python experiments/learning_curves.py sac,pets,mbpo pendulum --seeds 5 --eval-episodes 5 --out docs/figures/systems
 
-All seeds of a system on an environment are one vmapped program. Writes OUT.csv and OUT.png.
+All seeds of a system on an environment are one program, spread over the devices (on a CPU, one for each core). Writes
+OUT.csv and OUT.png.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from jaxmbrl import agents, envs, training
+from jaxmbrl.training import devices
 
 COLOURS = ("#1f6feb", "#d1495b", "#2e933c", "#7d5ba6", "#e08e0b", "#3d5a6c", "#c2185b", "#00838f")
 
@@ -33,7 +35,7 @@ def learn(system: str, name: str, seeds: int, preset: str, eval_episodes: int) -
     schedule = dataclasses.replace(schedule, eval_episodes=eval_episodes)
     loop = training.make_loop(env, module.make(env.spec, config, env=env), schedule)
     keys = jax.vmap(jax.random.key)(np.arange(seeds))
-    _, metrics = jax.jit(jax.vmap(training.train(loop, schedule.epochs)))(keys)
+    _, metrics = jax.device_get(jax.jit(training.over_seeds(training.train(loop, schedule.epochs), seeds))(keys))
     returns = np.where(metrics["episodes"] > 0, metrics["episode_return"], np.nan)
     returns = metrics.get("eval_return", returns)
     return {"env_steps": np.asarray(metrics["env_steps"])[0], "returns": returns}
@@ -86,6 +88,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--eval-episodes", type=int, default=0, help="without exploration; 0 shows training episodes")
     parser.add_argument("--out", type=Path, default=Path("learning_curves"))
     options = parser.parse_args(argv)
+    devices.request(options.seeds)
     systems = options.systems.split(",")
     curves: Curves = {}
     for name in options.envs:

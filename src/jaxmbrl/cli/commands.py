@@ -33,6 +33,7 @@ def show_list() -> int:
 
 def train(arguments: argparse.Namespace, dotted: Dotted) -> int:
     """``jaxmbrl train SYSTEM ENV``."""
+    _request_devices(arguments.seeds)
     run = _run(arguments, dotted)
     _keep_compilations()
     from jaxmbrl.training import runner
@@ -50,6 +51,7 @@ def show_fields(arguments: argparse.Namespace, dotted: Dotted) -> int:
 
 def resume(arguments: argparse.Namespace) -> int:
     """``jaxmbrl resume RUN``."""
+    _request_devices_of(arguments.run)
     _keep_compilations()
     from jaxmbrl.training import runner
 
@@ -58,6 +60,7 @@ def resume(arguments: argparse.Namespace) -> int:
 
 def evaluate(arguments: argparse.Namespace) -> int:
     """``jaxmbrl evaluate RUN``."""
+    _request_devices_of(arguments.run)
     _keep_compilations()
     from jaxmbrl.training.examine import examine
 
@@ -116,6 +119,20 @@ def _new_directory(system: str, env: str) -> Path:
     stem = f"runs/{system}-{env.replace('/', '-')}-{datetime.now():%Y%m%d-%H%M%S}"
     candidates = itertools.chain([Path(stem)], (Path(f"{stem}-{i}") for i in itertools.count(2)))
     return next(path for path in candidates if not path.exists())
+
+
+def _request_devices(seeds: int) -> None:
+    """A CPU device for each core that ``seeds`` can use. Must come before JAX starts."""
+    from jaxmbrl.training import devices
+
+    devices.request(seeds)
+
+
+def _request_devices_of(run: Path) -> None:
+    """The same for the seeds of a run. Raises ConfigError where there is none."""
+    from jaxmbrl.training import manifest
+
+    _request_devices(manifest.read(run)[0].seeds)
 
 
 def _keep_compilations() -> None:

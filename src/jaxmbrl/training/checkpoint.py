@@ -58,14 +58,16 @@ def restore(directory: Path, epoch: int, template: PyTree) -> PyTree:
     Args:
         directory: where the checkpoints are.
         epoch: which of them.
-        template: structure, shapes and dtypes of the state, as from ``jax.eval_shape``.
+        template: structure, shapes and dtypes of the state, as from ``jax.eval_shape``; a leaf is put where its
+            ``sharding`` says, whatever it was saved from, or on the first device without one.
 
     Raises:
         ConfigError: the checkpoint is damaged, or holds a state of another structure.
     """
-    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    first = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     wanted = {
-        name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device) for name, leaf in _stored(template).items()
+        name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding or first)
+        for name, leaf in _stored(template).items()
     }
     # Asked first, since a restore that fails leaves a trail of complaints from its threads.
     _check_shapes(directory / str(epoch), shapes(directory, epoch), wanted)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmbrl.config import ConfigError
-from jaxmbrl.training import checkpoint, manifest, runner
+from jaxmbrl.training import checkpoint, devices, manifest, runner
 from jaxmbrl.training.evaluation import evaluate, rollout
 from jaxmbrl.types import Key, PyTree, TimeStep
 
@@ -62,7 +62,7 @@ def examine(directory: Path, episodes: int, seed: int) -> Examination:
     key_returns, key_viewer = jax.random.split(jax.random.fold_in(jax.random.key(seed), STREAM))
     agents = state.agent if run.seeds > 1 else jax.tree.map(lambda leaf: leaf[None], state.agent)
     begin = time.monotonic()
-    run_episodes = jax.jit(jax.vmap(evaluate(program.env, program.agent, episodes)))
+    run_episodes = jax.jit(devices.over_seeds(evaluate(program.env, program.agent, episodes), run.seeds))
     returns = np.asarray(run_episodes(agents, jax.random.split(key_returns, run.seeds)))
     by_seed = zip(run.all_seeds, returns, strict=True)
     content = {
@@ -77,7 +77,8 @@ def examine(directory: Path, episodes: int, seed: int) -> Examination:
     path = directory / FILE
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     best = int(np.argmax(returns.mean(axis=1)))
-    pictures = _draw(run, program, jax.tree.map(lambda leaf: leaf[best], agents), key_viewer, directory)
+    agent = jax.device_put(jax.tree.map(lambda leaf: leaf[best], agents), jax.devices()[0])
+    pictures = _draw(run, program, agent, key_viewer, directory)
     return Examination(tuple(run.all_seeds), epoch, returns, path, pictures)
 
 

@@ -21,7 +21,9 @@ def before(template: Replay, shape: tuple[int, ...] | None) -> Replay:
         return template
     same_but_rows = shape[:axis] + shape[axis + 1 :] == wanted[:axis] + wanted[axis + 1 :]
     smaller = same_but_rows and shape[axis] < wanted[axis]
-    return template.replace(data=jax.ShapeDtypeStruct(shape, template.data.dtype)) if smaller else template
+    if not smaller:
+        return template
+    return template.replace(data=jax.ShapeDtypeStruct(shape, template.data.dtype, sharding=template.data.sharding))
 
 
 def grow(replay: Replay, template: Replay) -> Replay:

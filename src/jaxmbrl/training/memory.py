@@ -29,9 +29,10 @@ def within_memory() -> Iterator[None]:
 
 
 def check(template: PyTree) -> None:
-    """Raise `ConfigError` where the state alone is more than the device holds."""
-    limit = (jax.devices()[0].memory_stats() or {}).get("bytes_limit")
-    limit = limit or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    """Raise `ConfigError` where the state alone is more than its devices hold (those of a CPU share their memory)."""
+    leaf = jax.tree.leaves(template)[0]
+    each = (jax.devices()[0].memory_stats() or {}).get("bytes_limit")
+    limit = each * leaf.sharding.num_devices if each else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if num_bytes(template) > limit:
         path, leaf = max(jax.tree_util.tree_flatten_with_path(template)[0], key=lambda item: num_bytes(item[1]))
         name = jax.tree_util.keystr(path, simple=True, separator=".")

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from jaxmbrl import agents, envs
 from jaxmbrl.config import ConfigError
-from jaxmbrl.training import checkpoint, extension, finite, manifest, memory, metrics, progress
+from jaxmbrl.training import checkpoint, devices, extension, finite, manifest, memory, metrics, progress
 from jaxmbrl.training.loop import Loop, make_loop
 from jaxmbrl.training.manifest import Run
 from jaxmbrl.training.progress import say
@@ -37,7 +37,7 @@ class Program(NamedTuple):
         agent: the system.
         loop: ``init`` takes keys [S] and ``epoch`` a state with axis S; one seed has no axis.
         keys: [S] or [], what ``loop.init`` takes.
-        template: shapes and dtypes of the state.
+        template: shapes, dtypes and places of the state: the seeds lie on `devices`.
     """
 
     env: Environment
@@ -102,8 +102,9 @@ def build(run: Run) -> Program:
         if run.seeds == 1:
             keys = keys[0]
         else:
-            loop = Loop(init=jax.vmap(loop.init), epoch=jax.vmap(loop.epoch))
+            loop = Loop(*(devices.over_seeds(function, run.seeds) for function in loop))
         template = jax.eval_shape(loop.init, keys)
+    template = devices.placed(template, run.seeds)
     memory.check(template)
     return Program(env, agent, loop, keys, template)
 
@@ -157,7 +158,8 @@ def restore(directory: Path, program: Program, epoch: int) -> PyTree:
     stored = checkpoint.shapes(checkpoints, epoch).get("replay.data")
     smaller = template._replace(replay=extension.before(template.replay, stored))
     state = checkpoint.restore(checkpoints, epoch, smaller)
-    return state._replace(replay=extension.grow(state.replay, template.replay))
+    state = state._replace(replay=extension.grow(state.replay, template.replay))
+    return jax.device_put(state, _place(template))
 
 
 def _go(run: Run, directory: Path, program: Program, state: PyTree, done: int) -> Outcome:
@@ -169,6 +171,8 @@ def _go(run: Run, directory: Path, program: Program, state: PyTree, done: int) -
         say(f"{directory} is finished: {done} of {run.schedule.epochs} epochs; 'resume --epochs N' extends it")
         return Outcome(state, done, None)
     with stop_on_signal() as stopped:
+        if run.seeds > 1 and (idle := devices.idle(run.seeds)):
+            say(idle)
         say("compiling")
         state, compute, seconds = _compile(program, state)
         _record_session(directory, done, seconds, program.template)
@@ -208,15 +212,21 @@ def _epoch(session: Session, state: PyTree, epoch: int) -> PyTree:
 def _compile(program: Program, state: PyTree) -> tuple[PyTree, Callable[..., Any], dict[str, float]]:
     """Compile what the run still needs, and make the first state unless there is one. Returns seconds by program."""
     seconds = {}
+    place = _place(program.template)  # said, or a leaf of size zero would come back elsewhere
     if state is None:
         begin = time.monotonic()
-        init = jax.jit(program.loop.init).lower(program.keys).compile()
+        init = jax.jit(program.loop.init, out_shardings=place).lower(program.keys).compile()
         seconds["init"] = round(time.monotonic() - begin, 3)
         state = init(program.keys)
     begin = time.monotonic()
-    epoch = jax.jit(program.loop.epoch, donate_argnums=0).lower(program.template).compile()
+    epoch = jax.jit(program.loop.epoch, donate_argnums=0, out_shardings=(place, None)).lower(program.template).compile()
     seconds["epoch"] = round(time.monotonic() - begin, 3)
     return state, epoch, seconds
+
+
+def _place(template: PyTree) -> jax.sharding.Sharding:
+    """Where all leaves of a state lie."""
+    return jax.tree.leaves(template)[0].sharding
 
 
 def _finite_flags(run: Run) -> Callable[[PyTree], dict[str, Array]]:
