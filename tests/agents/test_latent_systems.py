@@ -56,7 +56,7 @@ SYSTEMS = {
 def test_learns_to_hold_still(name):
     """Doing nothing scores -3.3 on average, the optimum -0.03; three seeds of a pilot had -0.12 and -0.19 on average.
 
-    Planted: imagined rewards of the wrong sign gave PLANT.
+    Planted: imagined rewards of the wrong sign gave -56 and -109.
     """
     config, schedule = SYSTEMS[name]
     agent = agents.load(name).make(ENV.spec, config)

@@ -113,12 +113,14 @@ SMALL_FIT = latent.Fit(optimiser=optimisers.Config(learning_rate=1e-3), batch_si
 
 def _small(spec: Spec) -> Preset:
     agent = Config(
+        horizon=20,
         updates=200,
+        action_noise=0.1,
         model=SMALL_MODEL,
         fit=SMALL_FIT,
         planner=cem.Config(population=100, elites=10, iterations=4),
     )
-    return Preset(agent, Schedule(epochs=20, prefill=1000, epoch_steps=200))
+    return Preset(agent, Schedule(epochs=45, prefill=1000, epoch_steps=200))
 
 
 def _paper(spec: Spec) -> Preset:
