@@ -109,12 +109,14 @@ class Dream(NamedTuple):
         features: [N, H, F], of the states that were acted in.
         action: [N, H, A].
         returns: [N, H].
+        value: [N, H], the critic's.
         weight: [N, H].
     """
 
     features: Array
     action: Array
     returns: Array
+    value: Array
     weight: Array
 
 
@@ -187,14 +189,14 @@ def _dream(
     def trajectory(key: Key, belief: PyTree, weight: Array) -> Dream:
         imagined: Imagined = imagine(world, params, key, belief, policy, config.horizon)
         features = jax.vmap(partial(world.features, params))(imagined.state)
-        later = jnp.concatenate([features[1:], world.features(params, imagined.last)[None]])
-        critic = state.slow if config.slow_bootstrap else state.critic
-        value_tp1 = jax.vmap(partial(_value, design, critic))(later)
+        features = jnp.concatenate([features, world.features(params, imagined.last)[None]])
+        value = jax.vmap(partial(_value, design, state.critic))(features)
+        value_tp1 = jax.vmap(partial(_value, design, state.slow))(features[1:]) if config.slow_bootstrap else value[1:]
         reward, discount = imagined.prediction.reward, config.discount * imagined.prediction.discount
         never = jnp.zeros(config.horizon, bool)
         returns = lambda_returns(reward, discount, value_tp1, never, lambda_=config.lambda_)
         reached = weight * jnp.concatenate([jnp.ones(1), jnp.cumprod(discount)[:-1]])
-        return Dream(features, imagined.action, returns, jax.lax.stop_gradient(reached))
+        return Dream(features[:-1], imagined.action, returns, value[:-1], jax.lax.stop_gradient(reached))
 
     dream = jax.vmap(trajectory)(jax.random.split(key, len(weight)), beliefs, weight)
     return dream if config.gradient == "dynamics" else jax.lax.stop_gradient(dream)
@@ -214,8 +216,7 @@ def _actor_loss(
     entropy = jax.vmap(jax.vmap(design.actions.entropy))(keys, outputs)
     gain = dream.returns
     if config.gradient == "reinforce":
-        baseline = jax.vmap(jax.vmap(partial(_value, design, state.critic)))(features)
-        gain = _log_prob(design, outputs, dream.action) * (dream.returns - baseline)
+        gain = _log_prob(design, outputs, dream.action) * (dream.returns - dream.value)
     loss = -jnp.mean(dream.weight * (gain / scale + config.entropy * entropy))
     metrics = {"actor_loss": loss, "entropy": jnp.mean(entropy), "imagined_return": jnp.mean(dream.returns)}
     return loss, (jax.lax.stop_gradient(dream), spread, metrics)
