@@ -28,7 +28,7 @@ def test_every_option_is_documented():
     used = {name: set(envs.options(name)) for name in envs.names()}
     for name, options in used.items():
         assert not [option for option in options if not documented.document(name, option)], name
-    listed = {*documented._OF_ALL, *documented._CLASSIC, *documented._BRAX}
+    listed = {*documented._OF_ALL, *documented._CLASSIC, *documented._BRAX, *documented._PIXELS}
     assert listed <= set.union(*used.values())
     assert all(set(own) <= used[name] for name, own in documented._OWN.items())
 
