@@ -70,13 +70,17 @@ SHAPES = {  # each with its numbers, its area and its centroid
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_coverage_adds_up_to_the_area(name):
-    """The edge of a shape is as dark as it covers: sums over pixels are the closed form's, to 1% (lines to 8%)."""
+    """The edge of a shape is as dark as it covers: sums over pixels are the closed form's, to 1%.
+
+    An edge counts as straight within a pixel and a line's ends as square, so that small things are off by more.
+    """
     make, numbers, area, centroid = SHAPES[name]
     coverage = shot(make, SIZE, *(jnp.asarray(number) for number in numbers))
     found, middle = moments(coverage)
-    assert found == pytest.approx(area, rel=0.08 if "thinner" in name else 0.01)
+    small = "small" in name or "thinner" in name
+    assert found == pytest.approx(area, rel=0.05 if small else 0.01)
     for one, expected in zip(middle, centroid, strict=True):
-        assert expected is None or one == pytest.approx(expected, abs=0.004)  # an eighth of a pixel
+        assert expected is None or one == pytest.approx(expected, abs=0.015 if small else 0.004)  # an eighth of a pixel
     assert 0 < np.mean((coverage > 0) & (coverage < 1)) < 0.2  # there are soft edges, and only there
 
 
@@ -118,15 +122,20 @@ def close_to(picture, color, tolerance=2):
 def where(mask, view):
     """Points (x, y) in m of the pixels of a mask, [N, 2]."""
     rows, columns = np.nonzero(mask)
-    pixel = 2 * view.half_width / len(mask)
-    return np.stack([columns + 0.5, len(mask) - rows - 0.5], axis=1) * pixel - view.half_width + [view.x, view.y]
+    x, y, half_width = (float(number) for number in view)
+    points = np.stack([columns + 0.5, len(mask) - rows - 0.5], axis=1) * (2 * half_width / len(mask))
+    return points + np.array([x - half_width, y - half_width])
+
+
+@jax.jit
+def pendulum_picture(state):
+    task = envs.classic.TASKS["pendulum"]
+    return draw(SCENES["pendulum"](task.parameters, task.observe(task.parameters, state)), 128)
 
 
 @pytest.mark.parametrize("angle", [0.3, 2.0, -1.2, np.pi])
 def test_pendulum_is_where_the_state_says(angle):
-    task = envs.classic.TASKS["pendulum"]
-    scene = SCENES["pendulum"](task.parameters, task.observe(task.parameters, jnp.array([angle, 0.0])))
-    points = where(close_to(draw(scene, 128), palette.RED), scene.view)
+    points = where(close_to(pendulum_picture(jnp.array([angle, 0.0])), palette.RED), View(0.0, 0.0, 1.15))
     tip = np.array([-np.sin(angle), np.cos(angle)])
     distance = np.linalg.norm(points, axis=1)
     np.testing.assert_allclose(points.mean(axis=0), (0.5 + 0.02) * tip, atol=0.03)  # the hinge's disc hides 0.04
@@ -275,7 +284,7 @@ def test_pixels_are_what_the_inner_environment_shows(key):
         np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
     np.testing.assert_array_equal(two.state.inner.obs, one.obs)
     params = envs.classic.TASKS["cartpole"].parameters
-    by_hand = [[draw(SCENES["cartpole"](params, obs), 16) for obs in row] for row in np.asarray(one.obs)]
+    by_hand = jax.jit(jax.vmap(jax.vmap(lambda obs: draw(SCENES["cartpole"](params, obs), 16))))(one.obs)
     assert np.abs(np.asarray(by_hand, int) - np.asarray(two.obs, int)).max() <= 1
     assert two.obs.dtype == jnp.uint8 and len(np.unique(two.obs)) > 20
 

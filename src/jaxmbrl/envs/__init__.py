@@ -8,18 +8,19 @@ import math
 from typing import Any
 
 from jaxmbrl.config import ConfigError, near
-from jaxmbrl.envs import brax, classic, pixels, wrappers
+from jaxmbrl.envs import brax, classic, gymnax, pixels, playground, wrappers
 from jaxmbrl.types import Environment
 
 __all__ = ["from_brax", "make", "names", "options", "pixels", "wrappers"]
 
-_BRAX = "brax/"
+_SOURCES = {"brax": brax, "gymnax": gymnax, "playground": playground}
+_CHECKED_THERE = (brax, gymnax)  # which take more than `options` lists
 _NEEDS = {float: "a finite number", int: "a whole number", bool: "true or false", str: "a string"}
 
 
 def names() -> tuple[str, ...]:
-    """The names that `make` knows."""
-    return (*classic.NAMES, *brax.NAMES, *pixels.NAMES)
+    """The names that `make` knows; gymnax's and Playground's where they are installed."""
+    return (*classic.NAMES, *brax.NAMES, *gymnax.NAMES, *playground.NAMES, *pixels.NAMES)
 
 
 def options(name: str) -> dict[str, Any]:
@@ -27,7 +28,7 @@ def options(name: str) -> dict[str, Any]:
 
     ``episode_length``, ``action_repeat`` and ``frame_stack`` are whole numbers that every environment has, ``size``
     what those of pixels have, the others its own. Brax's environments take more than is listed here: whatever their
-    classes do.
+    classes do, and gymnax's the fields of their ``EnvParams``.
 
     >>> options("mountain_car")["episode_length"]
     999
@@ -77,15 +78,17 @@ def from_brax(env: Any, **options: Any) -> Environment:
 
 
 def _source(name: str) -> Any:
-    return brax if name.startswith(_BRAX) else classic
+    """The module that makes an environment whose name does not begin with ``pixels/``."""
+    prefix, slash, _ = name.partition("/")
+    return _SOURCES.get(prefix, classic) if slash else classic
 
 
 def _check_name(name: str) -> None:
     if name in names():
         return
     inner = name.removeprefix(pixels.PREFIX)
-    if inner.startswith(_BRAX):
-        brax.make(inner)  # raises, and knows why
+    if _source(inner) is not classic and inner not in names():
+        _source(inner).make(inner)  # raises, and knows why
     if inner != name and inner in names():
         pixels.scene(inner)  # likewise
     hint = near(name, names()) or f"; one of {', '.join(names())}"
@@ -95,9 +98,7 @@ def _check_name(name: str) -> None:
 def _check_options(name: str, given: dict[str, Any]) -> None:
     known = options(name)
     for option, value in given.items():
-        if (
-            option not in known and _source(name.removeprefix(pixels.PREFIX)) is not brax
-        ):  # whose classes check the rest
+        if option not in known and _source(name.removeprefix(pixels.PREFIX)) not in _CHECKED_THERE:
             raise ConfigError(
                 f"env.{option}: no such option of {name}{near(option, known)}; options: {', '.join(known)}"
             )

@@ -55,17 +55,23 @@ def strong_types(tree: PyTree) -> PyTree:
     return jax.tree.map(strong, tree)
 
 
+def shapes(function: Callable[..., PyTree], *arguments: Any) -> PyTree:
+    """Shape and dtype of what a function returns, as a ``Spec`` has them: without a mark of weak types."""
+    traced = jax.eval_shape(function, *arguments)
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), traced)
+
+
 def strongly_typed(env: Environment) -> Environment:
     """Make an environment fit to be carried through a scan.
 
     Every leaf of a TimeStep gets a strong type: rewards float32, both ends bool, everything else the type that it
     has after a reset.
     """
-    shapes = jax.eval_shape(lambda key: _standard(env.reset(key)), jax.random.key(0))
+    first = shapes(lambda key: _standard(env.reset(key)), jax.random.key(0))
 
     def step(key: Key, timestep: TimeStep, action: Array) -> TimeStep:
         after = _standard(env.step(key, timestep, action))
-        return jax.tree.map(lambda leaf, shape: leaf.astype(shape.dtype), after, shapes)
+        return jax.tree.map(lambda leaf, like: leaf.astype(like.dtype), after, first)
 
     return env._replace(reset=lambda key: _standard(env.reset(key)), step=step)
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmbrl.config import ConfigError
-from jaxmbrl.envs import brax
+from jaxmbrl.envs import brax, playground
 from jaxmbrl.envs.classic import TASKS
 from jaxmbrl.envs.pixels import bodies
 from jaxmbrl.envs.pixels.classic import SCENES
@@ -23,12 +23,21 @@ __all__ = ["NAMES", "PREFIX", "SIZE", "Layer", "Scene", "View", "draw", "render"
 
 PREFIX = "pixels/"
 SIZE = 64  # pixels along each side
-NAMES: tuple[str, ...] = tuple(f"{PREFIX}{name}" for name in (*sorted(SCENES), *brax.NAMES))
-CAMERAS: dict[str, bodies.Camera] = {
-    "inverted_double_pendulum": bodies.Camera(elevation=0.0, follows=False),
-    "inverted_pendulum": bodies.Camera(elevation=0.0, follows=False),
-    "pusher": bodies.Camera(elevation=60.0, follows=False),
-    "reacher": bodies.Camera(elevation=90.0, follows=False),
+NAMES: tuple[str, ...] = tuple(f"{PREFIX}{name}" for name in (*sorted(SCENES), *brax.NAMES, *playground.NAMES))
+_SIDE, _ABOVE = (bodies.Camera(elevation=elevation, follows=False) for elevation in (0.0, 90.0))
+CAMERAS: dict[str, bodies.Camera] = {  # others follow the body from the side, a little above
+    "brax/inverted_double_pendulum": _SIDE,
+    "brax/inverted_pendulum": _SIDE,
+    "brax/pusher": bodies.Camera(elevation=60.0, follows=False),
+    "brax/reacher": _ABOVE,
+    **{f"playground/Acrobot{task}": _SIDE for task in ("Swingup", "SwingupSparse")},
+    "playground/BallInCup": _SIDE,
+    **{f"playground/Cartpole{task}": _SIDE for task in ("Balance", "BalanceSparse", "Swingup", "SwingupSparse")},
+    **{f"playground/Finger{task}": _SIDE for task in ("Spin", "TurnEasy", "TurnHard")},
+    "playground/PendulumSwingup": _SIDE,
+    "playground/PointMass": _ABOVE,
+    **{f"playground/Reacher{task}": _ABOVE for task in ("Easy", "Hard")},
+    "playground/SwimmerSwimmer6": bodies.Camera(elevation=60.0),
 }
 
 
@@ -51,7 +60,9 @@ def scene(name: str, **options: Any) -> Callable[[TimeStep], Scene]:
     if name in brax.NAMES:
         kept = {option: value for option, value in options.items() if option != "forward_velocity"}
         model = brax.simulator(name, **kept).sys.mj_model
-        return brax_scene(model, CAMERAS.get(name.removeprefix("brax/"), bodies.Camera()))
+        return brax_scene(model, CAMERAS.get(name, bodies.Camera()))
+    if name in playground.NAMES:
+        return playground_scene(playground.simulator(name).mj_model, CAMERAS.get(name, bodies.Camera()))
     raise ConfigError(f"env: got {PREFIX + name!r}, which has no picture; needs one of {', '.join(NAMES)}")
 
 
@@ -59,6 +70,12 @@ def brax_scene(model: Any, camera: bodies.Camera) -> Callable[[TimeStep], Scene]
     """How a Brax environment is drawn, a user's own (``env.sys.mj_model``) included."""
     look = bodies.scene(model, camera)
     return lambda timestep: look(timestep.state.pipeline_state.x.pos, timestep.state.pipeline_state.x.rot)
+
+
+def playground_scene(model: Any, camera: bodies.Camera) -> Callable[[TimeStep], Scene]:
+    """How a MuJoCo Playground environment is drawn."""
+    look = bodies.scene(model, camera)
+    return lambda timestep: look(timestep.state.data.xpos[1:], timestep.state.data.xquat[1:])
 
 
 def render(env: Environment, scene: Callable[[TimeStep], Scene], size: int = SIZE) -> Environment:
