@@ -8,7 +8,7 @@ import math
 from typing import Any
 
 from jaxmbrl.config import ConfigError, near
-from jaxmbrl.envs import brax, classic, gymnax, pixels, playground, wrappers
+from jaxmbrl.envs import brax, car_racing, classic, gymnax, pixels, playground, wrappers
 from jaxmbrl.types import Environment
 
 __all__ = ["from_brax", "make", "names", "options", "pixels", "wrappers"]
@@ -20,15 +20,15 @@ _NEEDS = {float: "a finite number", int: "a whole number", bool: "true or false"
 
 def names() -> tuple[str, ...]:
     """The names that `make` knows; gymnax's and Playground's where they are installed."""
-    return (*classic.NAMES, *brax.NAMES, *gymnax.NAMES, *playground.NAMES, *pixels.NAMES)
+    return (*classic.NAMES, *car_racing.NAMES, *brax.NAMES, *gymnax.NAMES, *playground.NAMES, *pixels.NAMES)
 
 
 def options(name: str) -> dict[str, Any]:
     """What `make` takes for an environment, with the defaults; an option has the type of its default.
 
     ``episode_length``, ``action_repeat`` and ``frame_stack`` are whole numbers that every environment has, ``size``
-    what those of pixels have, the others its own. Brax's environments take more than is listed here: whatever their
-    classes do, and gymnax's the fields of their ``EnvParams``.
+    is what those of pixels have, the others are its own. Brax's environments take more than is listed here, whatever
+    their classes do, and gymnax's take the fields of their ``EnvParams``.
 
     >>> options("mountain_car")["episode_length"]
     999
@@ -59,7 +59,7 @@ def make(name: str, **options: Any) -> Environment:
     _check_options(name, options)
     own, inner = dict(options), name.removeprefix(pixels.PREFIX)
     repeats, length = own.pop("action_repeat", 1), own.pop("episode_length", None)
-    frames, size = own.pop("frame_stack", 1), own.pop("size", pixels.SIZE)
+    frames, size = own.pop("frame_stack", 1), pixels.SIZE if inner == name else own.pop("size", pixels.SIZE)
     bare = _source(inner).make(inner, **own)
     length = bare.spec.episode_length if length is None else length
     env = wrappers.action_repeat(bare, repeats)
@@ -80,7 +80,7 @@ def from_brax(env: Any, **options: Any) -> Environment:
 def _source(name: str) -> Any:
     """The module that makes an environment whose name does not begin with ``pixels/``."""
     prefix, slash, _ = name.partition("/")
-    return _SOURCES.get(prefix, classic) if slash else classic
+    return _SOURCES.get(prefix, classic) if slash else car_racing if name in car_racing.NAMES else classic
 
 
 def _check_name(name: str) -> None:

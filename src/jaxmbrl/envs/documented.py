@@ -40,6 +40,15 @@ _BRAX = {
     "healthy_reward": "bonus of every step",
 }
 _OWN = {
+    "car_racing": {
+        "brake": "deceleration at brake 1, 1/s^2",
+        "drag": "deceleration per squared speed; with the engine it sets the top speed",
+        "engine": "acceleration at gas 1, 1/s^2",
+        "grass": "share of an axle's grip that is left on grass",
+        "grip": "largest acceleration that an axle's friction gives, 1/s^2",
+        "road": "half of the road's width",
+        "track_radius": "of the farthest checkpoint from the middle of the field",
+    },
     "linear_quadratic": {
         "action_cost": "the action's cost matrix is this times the identity (above 0)",
         "action_size": "length of the action (at least 1)",
