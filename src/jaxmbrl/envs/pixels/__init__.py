@@ -26,9 +26,10 @@ SIZE = 64  # pixels along each side
 NAMES: tuple[str, ...] = tuple(f"{PREFIX}{name}" for name in (*sorted(SCENES), *brax.NAMES, *playground.NAMES))
 _SIDE, _ABOVE = (bodies.Camera(elevation=elevation, follows=False) for elevation in (0.0, 90.0))
 CAMERAS: dict[str, bodies.Camera] = {  # others follow the body from the side, a little above
+    "brax/ant": bodies.Camera(elevation=35.0),
     "brax/inverted_double_pendulum": _SIDE,
     "brax/inverted_pendulum": _SIDE,
-    "brax/pusher": bodies.Camera(elevation=60.0, follows=False),
+    "brax/pusher": bodies.Camera(elevation=60.0, follows=False, half_width=1.0),
     "brax/reacher": _ABOVE,
     **{f"playground/Acrobot{task}": _SIDE for task in ("Swingup", "SwingupSparse")},
     "playground/BallInCup": _SIDE,
