@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxmbrl.config import ConfigError
 from jaxmbrl.envs import brax, playground
@@ -35,10 +36,11 @@ CAMERAS: dict[str, bodies.Camera] = {  # others follow the body from the side, a
     "playground/BallInCup": _SIDE,
     **{f"playground/Cartpole{task}": _SIDE for task in ("Balance", "BalanceSparse", "Swingup", "SwingupSparse")},
     **{f"playground/Finger{task}": _SIDE for task in ("Spin", "TurnEasy", "TurnHard")},
+    "playground/FishSwim": bodies.Camera(elevation=30.0, follows=False, half_width=0.7),
     "playground/PendulumSwingup": _SIDE,
-    "playground/PointMass": _ABOVE,
+    "playground/PointMass": _ABOVE._replace(half_width=0.35),
     **{f"playground/Reacher{task}": _ABOVE for task in ("Easy", "Hard")},
-    "playground/SwimmerSwimmer6": bodies.Camera(elevation=60.0),
+    "playground/SwimmerSwimmer6": bodies.Camera(elevation=60.0, half_width=1.0),
 }
 
 
@@ -76,7 +78,15 @@ def brax_scene(model: Any, camera: bodies.Camera) -> Callable[[TimeStep], Scene]
 def playground_scene(model: Any, camera: bodies.Camera) -> Callable[[TimeStep], Scene]:
     """How a MuJoCo Playground environment is drawn."""
     look = bodies.scene(model, camera)
-    return lambda timestep: look(timestep.state.data.xpos[1:], timestep.state.data.xquat[1:])
+    moved = np.flatnonzero(model.body_mocapid >= 0)
+
+    def see(timestep: TimeStep) -> Scene:
+        data = timestep.state.data
+        # A reset moves targets after the poses have been computed, which are of the step before.
+        position = data.xpos.at[moved].set(data.mocap_pos[model.body_mocapid[moved]])
+        return look(position[1:], data.xquat[1:])
+
+    return see
 
 
 def render(env: Environment, scene: Callable[[TimeStep], Scene], size: int = SIZE) -> Environment:
