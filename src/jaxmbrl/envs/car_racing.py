@@ -95,6 +95,7 @@ class Race(NamedTuple):
     car: Car
 
 
+@jax.jit  # one program for those who call the environment outside of one, too
 def random_track(key: Key, radius: Array | float) -> Array:
     """A closed track, counter-clockwise around the middle, as TILES points at equal distances, [TILES, 2].
 
@@ -231,9 +232,10 @@ def make(name: str = "car_racing", *, size: int = SIZE, **params: Any) -> Enviro
     check_count("env.size", size)
     physics = Params(**params)
 
+    picture = jax.jit(lambda race: raster.draw(scene(physics, race), size))
+
     def show(race: Race, reward: Array, terminated: Array) -> TimeStep:
-        obs = raster.draw(scene(physics, race), size)
-        return TimeStep(race, obs, reward, terminated, jnp.zeros((), bool))
+        return TimeStep(race, picture(race), reward, terminated, jnp.zeros((), bool))
 
     def reset(key: Key) -> TimeStep:
         track = random_track(key, physics.track_radius)
@@ -251,6 +253,7 @@ def make(name: str = "car_racing", *, size: int = SIZE, **params: Any) -> Enviro
     return strongly_typed(Environment(Spec(name, observation, BOX, EPISODE_LENGTH), reset, step))
 
 
+@jax.jit
 def advance(params: Params, race: Race, action: Array) -> tuple[Race, Array, Array]:
     """The race after a step, its reward [] and whether it is over, bool []."""
     forward, _ = _axes(race.car.heading)

@@ -108,8 +108,10 @@ def render(env: Environment, scene: Callable[[TimeStep], Scene], size: int = SIZ
     """
     check_count("env.size", size)
 
+    look = jax.jit(lambda timestep: draw(scene(timestep), size))  # one program for those who call outside of one, too
+
     def picture(timestep: TimeStep) -> TimeStep:
-        return timestep._replace(state=Encoded(timestep.state, timestep.obs), obs=draw(scene(timestep), size))
+        return timestep._replace(state=Encoded(timestep.state, timestep.obs), obs=look(timestep))
 
     def step(key: Key, timestep: TimeStep, action: Array) -> TimeStep:
         inside = timestep._replace(state=timestep.state.inner, obs=timestep.state.obs)
