@@ -82,7 +82,7 @@ def laps(keys):
             return (race, over | terminated), (jnp.where(over, 0.0, reward), over | terminated)
 
         race = race_on(car_racing.random_track(key, PARAMS.track_radius))
-        (race, _), (rewards, over) = jax.lax.scan(step, (race, jnp.zeros((), bool)), length=2000)
+        (race, _), (rewards, over) = jax.lax.scan(step, (race, jnp.zeros((), bool)), length=1500)
         return rewards, over, race.visited
 
     return jax.vmap(one)(keys)

@@ -66,10 +66,10 @@ class Geometry(NamedTuple):
 def geometry(model: Any) -> Geometry:
     """Read the geoms of a MuJoCo model.
 
-    Ellipsoids and cylinders are drawn as capsules as long as they are, and meshes as their bounding boxes.
+    Ellipsoids and cylinders are drawn as capsules of their length, meshes as their bounding boxes, walls not at all.
     """
     seen = [index for index in range(model.ngeom) if model.geom_rgba[index, 3] > 0.0]
-    planes = [float(model.geom_pos[index, 2]) for index in seen if model.geom_type[index] == PLANE]
+    planes = [float(model.geom_pos[index, 2]) for index in seen if _is_floor(model, index)]
     shapes = [_shape(model, index) for index in seen if model.geom_type[index] in (*ROUND, BOX, MESH)]
     link, position, axis, radius, sides = (np.array(part, np.float32) for part in zip(*shapes, strict=True))
     link = link.astype(int)
@@ -103,6 +103,11 @@ def scene(model: Any, camera: Camera) -> Callable[[Array, Array], Scene]:
         return Scene(View(x, y, half_width), layers, SKY)
 
     return look
+
+
+def _is_floor(model: Any, index: int) -> bool:
+    """Whether a geom is a plane that lies level, rather than a wall."""
+    return model.geom_type[index] == PLANE and float(_matrix(model.geom_quat[index])[2, 2]) > 0.99
 
 
 def _shape(model: Any, index: int) -> tuple[int, np.ndarray, np.ndarray, float, np.ndarray]:
