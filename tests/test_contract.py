@@ -259,6 +259,15 @@ ROWS: dict[str, Callable[[], Row]] = {
         "pets", pets.Config(horizon=3, model=simulator.Config(), planner=cem.Config(12, 3, 2)), env=ENV
     ),
     **{f"env/{name}": lambda n=name: env_row(envs.make(n, episode_length=2)) for name in classic.NAMES},
+    **{
+        f"env/{name}": lambda n=name: env_row(envs.make(n, episode_length=2))
+        for name in ("gymnax/Breakout-MinAtar", "gymnax/CartPole-v1")
+        if name in envs.names()
+    },
+    "env/car_racing": lambda: env_row(envs.make("car_racing", size=8, episode_length=2)),
+    "env/pixels": lambda: env_row(
+        envs.make("pixels/cartpole", size=8, frame_stack=2, action_repeat=2, episode_length=4)
+    ),
 }
 
 

@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
-from PIL import Image, ImageColor
+from PIL import Image
 
 from jaxmbrl.config import ConfigError
 from jaxmbrl.diagnostics import animation
-from jaxmbrl.diagnostics.animation import BLUE, GREEN, RED, animate
+from jaxmbrl.diagnostics.animation import animate
 from jaxmbrl.envs import classic
+from jaxmbrl.envs.pixels.palette import BLUE, GREEN, RED
 
 # Each task at rest in a known pose, with the entries of its observation.
 POSES = {
@@ -22,15 +23,15 @@ POSES = {
 
 def pixels_of(image, color):
     """(x, y) of the pixels of exactly that colour."""
-    rows, columns = np.nonzero((np.array(image) == ImageColor.getrgb(color)).all(axis=-1))
+    rows, columns = np.nonzero((np.array(image) == np.round(255 * np.array(color))).all(axis=-1))
     return np.stack([columns, rows], axis=1)
 
 
 def draw(name):
-    return animation.frame(name, np.array([POSES[name]]), 0, classic.options(name))
+    return animation.pictures(name, [POSES[name]], classic.options(name))[0]
 
 
-@pytest.mark.parametrize("name", sorted(animation.DRAWINGS))
+@pytest.mark.parametrize("name", sorted(POSES))
 def test_every_frame_is_written_and_moves(name, tmp_path):
     pose = np.array(POSES[name])
     other = {"pendulum": [1.0, 0.0, 0.0], "acrobot": [1.0, 0.0, 1.0, 0.0, 0.0, 0.0]}.get(name, 0.5 * pose)
@@ -86,6 +87,17 @@ def test_long_episodes_skip_steps(tmp_path):
     path = animate("mountain_car", np.linspace([-0.5, 0.0], [0.4, 0.0], 999), tmp_path / "car.gif")
     with Image.open(path) as picture:
         assert picture.n_frames == 200  # pyright: ignore
+
+
+def test_pictures_are_shown_as_they_are(tmp_path):
+    film = np.zeros((5, 20, 20, 3), np.uint8)
+    film[np.arange(5), np.arange(5)] = [250, 40, 60]  # a line that falls
+    with Image.open(animate("pixels/my_own", film, tmp_path / "film.gif")) as picture:
+        assert picture.n_frames == 5 and picture.size == (300, 300)  # pyright: ignore
+        for row in range(5):
+            picture.seek(row)
+            shown = np.array(picture.convert("RGB"), int)[7::15, 7::15]
+            assert np.abs(shown - film[row]).max() < 10
 
 
 def test_other_environments_get_their_observations_over_time(tmp_path):

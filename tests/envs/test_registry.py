@@ -18,7 +18,7 @@ def test_every_name_has_options():
     assert len(set(envs.names())) == len(envs.names())
     for name in envs.names():
         options = envs.options(name)
-        assert options["episode_length"] > 0 and options["action_repeat"] == 1
+        assert options["episode_length"] > 0 and options["action_repeat"] == options["frame_stack"] == 1
     assert {"pendulum", "cartpole", "cartpole_swingup", "acrobot", "mountain_car", "reacher"} < set(envs.names())
     assert any(name.startswith("brax/") for name in envs.names())
 
@@ -28,7 +28,7 @@ def test_every_option_is_documented():
     used = {name: set(envs.options(name)) for name in envs.names()}
     for name, options in used.items():
         assert not [option for option in options if not documented.document(name, option)], name
-    listed = {*documented._OF_ALL, *documented._CLASSIC, *documented._BRAX}
+    listed = {*documented._OF_ALL, *documented._CLASSIC, *documented._BRAX, *documented._PIXELS}
     assert listed <= set.union(*used.values())
     assert all(set(own) <= used[name] for name, own in documented._OWN.items())
 
@@ -132,6 +132,7 @@ def test_a_loop_is_traced_once():
 
 
 def test_import_is_light():
-    code = "import sys, jaxmbrl.envs as e; e.names(); print({'brax', 'mujoco', 'distrax'} & set(sys.modules))"
+    heavy = {"brax", "mujoco", "distrax", "gymnax", "mujoco_playground"}
+    code = f"import sys, jaxmbrl.envs as e; e.names(); print({heavy} & set(sys.modules))"
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert output.strip() == "set()"

@@ -105,6 +105,46 @@ def test_action_repeat_of_an_endless_task_stays_endless():
     assert wrappers.action_repeat(bare, 1) is bare
 
 
+def test_frame_stack_shows_the_last_observations():
+    """Of one episode only, whose first one fills the stack; what is known goes on working."""
+    bare, env = probe(end=4), wrappers.frame_stack(probe(end=4), 3)
+    assert env.spec.obs_size == 6
+    transitions, _ = gather(env, 8)
+    np.testing.assert_array_equal(transitions.obs[:, 1::2], [[0, 0, 0], [0, 0, 1], [0, 1, 2], [1, 2, 3]] * 2)
+    np.testing.assert_array_equal(transitions.next_obs[:, 1::2], [[0, 0, 1], [0, 1, 2], [1, 2, 3], [2, 3, 4]] * 2)
+    assert (transitions.obs[:, ::2] == transitions.obs[:, :1]).all()  # the start, which tells episodes apart
+    plain, _ = gather(bare, 8)
+    np.testing.assert_array_equal(transitions.reward, plain.reward)
+    np.testing.assert_array_equal(transitions.terminated, plain.terminated)
+    known = transitions.obs, transitions.action, transitions.next_obs
+    assert env.spec.reward is not None and env.spec.termination is not None
+    np.testing.assert_array_equal(jax.vmap(env.spec.reward)(*known), transitions.reward)
+    np.testing.assert_array_equal(jax.vmap(env.spec.termination)(*known), transitions.terminated)
+    assert wrappers.frame_stack(bare, 1) is bare
+
+
+def test_frame_stack_keeps_track_of_angles_and_takes_trees():
+    assert wrappers.frame_stack(spinner(), 2).spec.angles == (1, 3, 5, 7)
+    bare = probe()
+
+    def as_tree(timestep):
+        return timestep._replace(obs={"image": timestep.obs.reshape(1, 2, 1), "flat": timestep.obs})
+
+    def step(key, timestep, action):
+        return as_tree(bare.step(key, timestep._replace(obs=timestep.obs["flat"]), action))
+
+    observation = jax.eval_shape(lambda key: as_tree(bare.reset(key)).obs, jax.random.key(0))
+    spec = bare.spec._replace(observation=observation)
+    env = wrappers.frame_stack(Environment(spec, lambda key: as_tree(bare.reset(key)), step), 3)
+    first = env.reset(jax.random.key(0))
+    second = env.step(jax.random.key(1), first, jnp.zeros(1))
+    assert jax.tree.map(jnp.shape, second.obs) == {"image": (1, 2, 3), "flat": (6,)}
+    np.testing.assert_array_equal(second.obs["image"][0, 1], [0, 0, 1])
+    scalar = bare._replace(spec=spec._replace(observation=jax.ShapeDtypeStruct((), jnp.float32)))
+    with pytest.raises(ConfigError, match=r"frame_stack: got 2, needs 1 where an observation is a scalar"):
+        wrappers.frame_stack(scalar, 2)
+
+
 def spinner():
     """Observes (speed, angle a, 7, angle b): a turns with the speed, b stays; pays cos(a) + b."""
 

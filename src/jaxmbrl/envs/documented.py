@@ -3,7 +3,9 @@
 _OF_ALL = {
     "action_repeat": "steps of the simulator that one action lasts; their rewards are summed",
     "episode_length": "steps of the simulator after which an episode is truncated",
+    "frame_stack": "observations that are shown side by side, the latest last",
 }
+_PIXELS = {"size": "of a picture's sides, pixels"}
 _CLASSIC = {
     "center_1": "from the inner link's joint to its centre of mass, m",
     "center_2": "from the outer link's joint to its centre of mass, m",
@@ -38,6 +40,15 @@ _BRAX = {
     "healthy_reward": "bonus of every step",
 }
 _OWN = {
+    "car_racing": {
+        "brake": "deceleration at brake 1, 1/s^2",
+        "drag": "deceleration per squared speed; with the engine it sets the top speed",
+        "engine": "acceleration at gas 1, 1/s^2",
+        "grass": "share of an axle's grip that is left on grass",
+        "grip": "largest acceleration that an axle's friction gives, 1/s^2",
+        "road": "half of the road's width",
+        "track_radius": "of the farthest checkpoint from the middle of the field",
+    },
     "linear_quadratic": {
         "action_cost": "the action's cost matrix is this times the identity (above 0)",
         "action_size": "length of the action (at least 1)",
@@ -57,5 +68,6 @@ _OWN = {
 
 def document(name: str, option: str) -> str:
     """What an option of the environment ``name`` means, '' where nothing is known."""
-    shared = _BRAX if name.startswith("brax/") else _CLASSIC
-    return (_OF_ALL | shared | _OWN.get(name, {})).get(option, "")
+    inner = name.removeprefix("pixels/")
+    shared = _BRAX if inner.startswith("brax/") else _CLASSIC
+    return (_OF_ALL | _PIXELS | shared | _OWN.get(inner, {})).get(option, "")

@@ -55,17 +55,23 @@ def strong_types(tree: PyTree) -> PyTree:
     return jax.tree.map(strong, tree)
 
 
+def shapes(function: Callable[..., PyTree], *arguments: Any) -> PyTree:
+    """Shape and dtype of what a function returns, as a ``Spec`` has them: without a mark of weak types."""
+    traced = jax.eval_shape(function, *arguments)
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), traced)
+
+
 def strongly_typed(env: Environment) -> Environment:
     """Make an environment fit to be carried through a scan.
 
     Every leaf of a TimeStep gets a strong type: rewards float32, both ends bool, everything else the type that it
     has after a reset.
     """
-    shapes = jax.eval_shape(lambda key: _standard(env.reset(key)), jax.random.key(0))
+    first = shapes(lambda key: _standard(env.reset(key)), jax.random.key(0))
 
     def step(key: Key, timestep: TimeStep, action: Array) -> TimeStep:
         after = _standard(env.step(key, timestep, action))
-        return jax.tree.map(lambda leaf, shape: leaf.astype(shape.dtype), after, shapes)
+        return jax.tree.map(lambda leaf, like: leaf.astype(like.dtype), after, first)
 
     return env._replace(reset=lambda key: _standard(env.reset(key)), step=step)
 
@@ -141,6 +147,53 @@ def action_repeat(env: Environment, repeats: int) -> Environment:
 def _never(obs: Array, action: Array, next_obs: Array) -> Array:
     del obs, action, next_obs
     return jnp.zeros((), bool)
+
+
+def frame_stack(env: Environment, frames: int) -> Environment:
+    """Show the last observations together along the last axis, oldest first: [O] as [frames O], pictures as channels.
+
+    After a reset all of them are the first one. Known reward and termination go on working: they see the latest.
+
+    Args:
+        env: an environment whose observations have axes (any tree of them).
+        frames: at least 1.
+
+    Raises:
+        ConfigError: ``frames`` is below 1, or an observation is a scalar.
+    """
+    check_count("frame_stack", frames)
+    if frames == 1:
+        return env
+    spec = env.spec
+    if any(not leaf.shape for leaf in jax.tree.leaves(spec.observation)):
+        raise ConfigError(f"frame_stack: got {frames}, needs 1 where an observation is a scalar")
+
+    def latest(obs: PyTree) -> PyTree:
+        return jax.tree.map(lambda leaf, one: leaf[..., -one.shape[-1] :], obs, spec.observation)
+
+    def push(obs: PyTree, new: PyTree) -> PyTree:
+        return jax.tree.map(lambda old, leaf: jnp.concatenate([old[..., leaf.shape[-1] :], leaf], -1), obs, new)
+
+    def known(function: RewardFn | None) -> RewardFn | None:
+        return function and (lambda obs, action, next_obs: function(latest(obs), action, latest(next_obs)))
+
+    def reset(key: Key) -> TimeStep:
+        timestep = env.reset(key)
+        return timestep._replace(obs=jax.tree.map(lambda leaf: jnp.concatenate([leaf] * frames, -1), timestep.obs))
+
+    def step(key: Key, timestep: TimeStep, action: Array) -> TimeStep:
+        after = env.step(key, timestep._replace(obs=latest(timestep.obs)), action)
+        return after._replace(obs=push(timestep.obs, after.obs))
+
+    wide = spec._replace(
+        observation=jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct((*leaf.shape[:-1], frames * leaf.shape[-1]), leaf.dtype), spec.observation
+        ),
+        reward=known(spec.reward),
+        termination=known(spec.termination),
+        angles=tuple(index + spec.obs_size * frame for frame in range(frames) for index in spec.angles),
+    )
+    return Environment(wide, reset, step)
 
 
 def sin_cos(env: Environment, indices: tuple[int, ...] | None = None) -> Environment:

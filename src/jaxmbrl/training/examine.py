@@ -20,7 +20,7 @@ FILE = "evaluation.json"
 CONTEXT, FORESEEN = 5, 45  # steps that a model is shown, and that it then imagines (Hafner et al. 2019, Fig. 6)
 STREAM = 0x6576616C  # Folded into the key, so that no evaluation shares its randomness with the training of a seed.
 # Options that shape what the learner sees of an environment, not how it is drawn.
-NOT_PHYSICS = ("episode_length", "action_repeat", "forward_velocity")
+NOT_PHYSICS = ("episode_length", "action_repeat", "frame_stack", "forward_velocity", "size")
 
 
 class Examination(NamedTuple):
@@ -117,7 +117,8 @@ def _view(run: manifest.Run, timesteps: TimeStep, directory: Path) -> Path:
         return viewer.write_html(
             directory / "episode.html", run.env, timesteps, np.asarray(timesteps.reward)[1:], **simulator
         )
-    return animation.animate(run.env, timesteps.obs, directory / "episode.gif", **simulator)
+    width = timesteps.obs.shape[-1] // run.options.get("frame_stack", 1)  # of the latest observation among them
+    return animation.animate(run.env, timesteps.obs[..., -width:], directory / "episode.gif", **simulator)
 
 
 def _summary(returns: np.ndarray) -> dict[str, float]:
