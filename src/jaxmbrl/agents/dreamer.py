@@ -17,7 +17,7 @@ import jax
 
 from jaxmbrl.agents import latent
 from jaxmbrl.agents.latent import Learning, Memory, ModelState
-from jaxmbrl.agents.planet import SMALL_FIT, SMALL_MODEL
+from jaxmbrl.agents.planet import SMALL_FIT, small_model
 from jaxmbrl.agents.presets import Preset, choose
 from jaxmbrl.config import ConfigError, configurable, option
 from jaxmbrl.models import latent_model, optimisers, rssm
@@ -131,10 +131,11 @@ def _small(spec: Spec) -> Preset:
         distribution="normal",
         entropy=1e-3,
         scale_returns=True,
+        discount=0.98,
         slow_rate=0.05,
         optimiser=optimisers.Config(learning_rate=1e-3),
     )
-    agent = Config(starts=128, action_noise=0.0, model=SMALL_MODEL, fit=SMALL_FIT, policy=policy)
+    agent = Config(starts=128, action_noise=0.0, model=small_model(spec), fit=SMALL_FIT, policy=policy)
     return Preset(agent, Schedule(epochs=45, prefill=1000, epoch_steps=200, interact=2))
 
 

@@ -93,21 +93,26 @@ def preset(name: str, spec: Spec) -> Preset:
     return choose(name, spec, {"small": _small, "paper": _paper})
 
 
-SMALL_MODEL = rssm.Config(
-    deter=64,
-    stoch=16,
-    hidden=64,
-    layers=(64, 64),
-    embedding=64,
-    depth=16,
-    activation="swish",
-    norm=True,
-    free_nats=1.0,
-    dynamics_scale=1.0,
-    representation_scale=0.1,
-    observation_scale=10.0,  # beliefs shall tell small vectors to within a tenth
-    reward_scale=10.0,
-)
+def small_model(spec: Spec) -> rssm.Config:
+    """A model for two cores."""
+    is_image = isinstance(spec.observation, jax.ShapeDtypeStruct) and len(spec.observation.shape) == 3
+    return rssm.Config(
+        deter=64,
+        stoch=16,
+        hidden=64,
+        layers=(64, 64),
+        embedding=64,
+        depth=16,
+        activation="swish",
+        norm=True,
+        free_nats=1.0,
+        dynamics_scale=1.0,
+        representation_scale=0.1,
+        observation_scale=1.0 if is_image else 10.0,  # beliefs shall tell the numbers of a vector to within a tenth
+        reward_scale=10.0,
+    )
+
+
 SMALL_FIT = latent.Fit(optimiser=optimisers.Config(learning_rate=1e-3), batch_size=16, length=32)
 
 
@@ -116,7 +121,7 @@ def _small(spec: Spec) -> Preset:
         horizon=20,
         updates=200,
         action_noise=0.1,
-        model=SMALL_MODEL,
+        model=small_model(spec),
         fit=SMALL_FIT,
         planner=cem.Config(population=100, elites=10, iterations=4),
     )
