@@ -17,6 +17,7 @@ from jaxmbrl.envs import pixels
 from jaxmbrl.training.loop import random_action
 from jaxmbrl.types import Environment, TimeStep
 
+NAMES = (*pixels.NAMES, "car_racing")
 STEPS = 15
 COLUMNS, GAP, LABEL, SCALE = 6, 12, 16, 3
 
@@ -42,10 +43,10 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=pixels.SIZE)
     parser.add_argument("--out", type=Path, default=Path("docs/figures/pixels.png"))
     arguments = parser.parse_args()
-    side, rows = SCALE * arguments.size, -(-len(pixels.NAMES) // COLUMNS)
+    side, rows = SCALE * arguments.size, -(-len(NAMES) // COLUMNS)
     sheet = Image.new("RGB", (COLUMNS * (side + GAP) + GAP, rows * (side + GAP + LABEL) + GAP), "white")
     pen = ImageDraw.Draw(sheet)
-    for index, name in enumerate(pixels.NAMES):
+    for index, name in enumerate(NAMES):
         options = {"backend": "spring"} if "brax/" in name else {}
         shown = picture(envs.make(name, size=arguments.size, **options), index)
         x, y = GAP + index % COLUMNS * (side + GAP), GAP + index // COLUMNS * (side + GAP + LABEL)
