@@ -132,7 +132,7 @@ def _small(spec: Spec) -> Preset:
         entropy=1e-3,
         scale_returns=True,
         discount=0.98,
-        slow_rate=0.05,
+        slow_rate=0.1,
         optimiser=optimisers.Config(learning_rate=1e-3),
     )
     agent = Config(starts=128, action_noise=0.0, model=small_model(spec), fit=SMALL_FIT, policy=policy)

@@ -97,7 +97,7 @@ def small_model(spec: Spec) -> rssm.Config:
     """A model for two cores."""
     is_image = isinstance(spec.observation, jax.ShapeDtypeStruct) and len(spec.observation.shape) == 3
     return rssm.Config(
-        deter=64,
+        deter=128,
         stoch=16,
         hidden=64,
         layers=(64, 64),
@@ -113,7 +113,7 @@ def small_model(spec: Spec) -> rssm.Config:
     )
 
 
-SMALL_FIT = latent.Fit(optimiser=optimisers.Config(learning_rate=1e-3), batch_size=16, length=32)
+SMALL_FIT = latent.Fit(optimiser=optimisers.Config(learning_rate=2e-3), batch_size=16, length=32)
 
 
 def _small(spec: Spec) -> Preset:
