@@ -23,6 +23,7 @@ from jaxmbrl.agents import (
     me_trpo,
     mpc,
     mve,
+    nagabandi,
     pets,
     planet,
     poplin,
@@ -35,7 +36,7 @@ from jaxmbrl.agents import (
 from jaxmbrl.envs import classic, wrappers
 from jaxmbrl.models import ensemble, fitting, one_step, optimisers, rssm, simulator
 from jaxmbrl.planners import cem
-from jaxmbrl.policies import imagination, imitation, td3, trpo
+from jaxmbrl.policies import imagination, imitation, ppo, td3, trpo
 from jaxmbrl.policies import sac as sac_policy
 from jaxmbrl.training.loop import random_action
 from jaxmbrl.values import state_value
@@ -114,14 +115,15 @@ def system_row(name, config, **options):
     return Row(begin, advance)
 
 
-def learner_row(learner):
-    """Acting with and without exploration, and an update on a batch."""
+def learner_row(learner, axes=(6,)):
+    """Acting with and without exploration, and an update on a batch with ``axes`` (B; or B, T for trajectories)."""
 
     def advance(key, state):
         key_explore, key_exploit, key_data, key_update = jax.random.split(key, 4)
         batch = experience(key_data, 6)
         explored = learner.act(state, key_explore, batch.obs[0], explore=True)
         exploited = learner.act(state, key_exploit, batch.obs[0], explore=False)
+        batch = jax.tree.map(lambda leaf: leaf.reshape((*axes, *leaf.shape[1:])), batch)
         state, metrics = learner.update(state, key_update, batch)
         return state, (explored, exploited, metrics)
 
@@ -185,9 +187,13 @@ RSSM = {
 }
 POLICY = sac_policy.Config(hidden=(4,), learning_rate=1e-2)
 ONE_MODEL, TWO_MODELS = (
-    ensemble.Config(member=one_step.Config(hidden=(8,), family="deterministic"), size=size, elites=size, particles=size)
+    ensemble.Members(member=one_step.Config(hidden=(8,), family="deterministic"), size=size, elites=size)
     for size in (1, 2)
 )
+ON_POLICY_SIZES = {"hidden": (4,), "value_hidden": (4,), "value_epochs": 1, "value_batch_size": 4}
+TRUST = trpo.Config(**ON_POLICY_SIZES)
+CLONED = imitation.Config(hidden=(4,), passes=2)
+ONE_PARTICLE = ensemble.Config(member=MEMBER, size=1, elites=1, particles=1)
 SYSTEMS = {
     "dreamer": dreamer.Config(
         model=LATENT, fit=LATENT_FIT, starts=3, policy=imagination.Config(hidden=(4,), horizon=2), updates=2
@@ -207,19 +213,27 @@ SYSTEMS = {
         rollouts=4,
         validate_every=1,
         max_updates=2,
-        model=TWO_MODELS,
+        model=ensemble.Config(member=MEMBER, size=2, elites=2, particles=2),
         fit=FIT,
-        policy=trpo.Config(hidden=(4,), value_hidden=(4,), value_epochs=1, value_batch_size=4),
+        policy=TRUST,
     ),
     "mve": mve.Config(policy=POLICY, model=ONE_MODEL, fit=FIT, horizon=2, batch_size=4, updates=2),
+    "nagabandi": nagabandi.Config(
+        mpc=random_shooting.Config(horizon=3, model=ONE_PARTICLE, fit=FIT, planner=PLANNERS["random_shooting"]),
+        plan_fits=1,
+        dagger_rounds=0,
+        round_steps=4,
+        demonstrations=4,
+        batch_rounds=2,
+        cloning=imitation.Config(passes=2),
+        tuning=TRUST,
+    ),
     "pets": pets.Config(horizon=3, model=PARTICLES, fit=FIT, planner=PLANNERS["cem"]),
     "planet": planet.Config(horizon=3, updates=2, model=LATENT, fit=LATENT_FIT, planner=PLANNERS["cem"]),
-    "poplin": poplin.Config(
-        horizon=3, model=PARTICLES, fit=FIT, planner=PLANNERS["cem"], policy=imitation.Config(hidden=(4,), passes=2)
-    ),
+    "poplin": poplin.Config(horizon=3, model=PARTICLES, fit=FIT, planner=PLANNERS["cem"], policy=CLONED),
     "random_shooting": random_shooting.Config(
         horizon=3,
-        model=ensemble.Config(member=MEMBER, size=1, elites=1, particles=1),
+        model=ONE_PARTICLE,
         fit=FIT,
         planner=PLANNERS["random_shooting"],
     ),
@@ -244,17 +258,23 @@ LEARNERS = {
         for family in imitation.FAMILIES
     },
 }
+ON_POLICY = {
+    "ppo": lambda: ppo.make(ENV.spec, ppo.Config(epochs=1, batch_size=3, **ON_POLICY_SIZES)),
+    "trpo": lambda: trpo.make(ENV.spec, TRUST),
+}
 ROWS: dict[str, Callable[[], Row]] = {
     **{f"planner/{name}": lambda c=config: planner_row(c) for name, config in PLANNERS.items()},
     **{f"model/{name}": lambda m=make: model_row(m()) for name, make in MODELS.items()},
     **{f"model/rssm/{name}": lambda c=config: sequence_model_row(c) for name, config in RSSM.items()},
     **{f"learner/{name}": lambda m=make: learner_row(m()) for name, make in LEARNERS.items()},
+    **{f"learner/{name}": lambda m=make: learner_row(m(), (2, 3)) for name, make in ON_POLICY.items()},
     **{f"system/{name}": lambda n=name, c=config: system_row(n, c) for name, config in SYSTEMS.items()},
     "system/dreamer_v3": lambda: system_row("dreamer", DREAMER_V3),
     "system/poplin_p": lambda: system_row(
         "poplin", dataclasses.replace(SYSTEMS["poplin"], variant="p_sep", distillation="average")
     ),
     "system/pets_with_value": lambda: system_row("pets", dataclasses.replace(SYSTEMS["pets"], terminal_value=VALUE)),
+    "system/pets_with_prior": lambda: system_row("pets", dataclasses.replace(SYSTEMS["pets"], prior=CLONED)),
     "system/pets_on_simulator": lambda: system_row(
         "pets", pets.Config(horizon=3, model=simulator.Config(), planner=cem.Config(12, 3, 2)), env=ENV
     ),

@@ -142,6 +142,17 @@ def sample_sequences(key: Key, replay: Replay, batch_size: int, length: int) -> 
     return unpack(replay.data[row, env], replay.layout)
 
 
+def latest(replay: Replay, rows: int) -> Transition:
+    """The newest rows, oldest first, leaves [rows, num_envs, ...]; rows that were never written are zeros.
+
+    Raises:
+        ConfigError: if the store has fewer rows.
+    """
+    if rows > len(replay.data):
+        raise ConfigError(f"rows: got {rows}, needs at most the store's ({len(replay.data)})")
+    return unpack(replay.data[(replay.cursor - rows + jnp.arange(rows)) % len(replay.data)], replay.layout)
+
+
 def pack(transitions: Transition, layout: Layout) -> Array:
     """Words, uint32 [*B, W], of transitions with leaves [*B, ...], each cast to the layout's dtype.
 

@@ -215,6 +215,8 @@ class Agent(NamedTuple):
         foresee: ``(agent_state, key, timesteps [T], actions [T - 1], *, context) -> (seen, imagined)``, both [T, ...]:
             observations as the agent's model sees them, and as it tells them when it is shown only ``context`` of them
             and the actions; None for agents whose models tell no observations.
+        window: consecutive steps of one environment that it learns from at once, hence the fewest that are stored
+            before it learns.
     """
 
     init: Callable[[Key], PyTree]
@@ -223,3 +225,4 @@ class Agent(NamedTuple):
     fit: Callable[[PyTree, Key, PyTree], tuple[PyTree, Metrics]]
     improve: Callable[[PyTree, Key, PyTree], tuple[PyTree, Metrics]]
     foresee: Callable[..., tuple[Array, Array]] | None = None
+    window: int = 1

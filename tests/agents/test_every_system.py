@@ -5,7 +5,7 @@ import test_policy_systems
 
 from jaxmbrl import agents
 
-ELSEWHERE = {"poplin"}  # test_poplin.py
+ELSEWHERE = {"nagabandi", "poplin"}  # test_nagabandi.py, test_poplin.py
 
 
 def test_every_system_has_a_learning_test():

@@ -27,15 +27,18 @@ TRUST = trpo.Config(hidden=(16,), value_hidden=(16,), max_kl=0.05)
 BATCH = {"batch_size": 64, "updates": 2}
 
 
-def network(size, **options):
-    return ensemble.Config(member=MEMBER, size=size, elites=size, particles=size, **options)
+def network(size):
+    return ensemble.Members(member=MEMBER, size=size, elites=size)
+
+
+CLOUD = ensemble.Config(member=MEMBER, size=2, elites=2, particles=2, propagation="ts1")
 
 
 CONFIGS = {
     "sac": sac.Config(policy=POLICY, **BATCH),
-    "mbpo": mbpo.Config(policy=POLICY, model=network(2, propagation="ts1"), fit=FIT, rollouts=200, keep=2, **BATCH),
+    "mbpo": mbpo.Config(policy=POLICY, model=CLOUD, fit=FIT, rollouts=200, keep=2, **BATCH),
     "me_trpo": me_trpo.Config(
-        horizon=10, rollouts=60, bootstrap=True, max_updates=30, model=network(2), fit=FIT, policy=TRUST
+        horizon=10, rollouts=60, bootstrap=True, max_updates=30, model=CLOUD, fit=FIT, policy=TRUST
     ),
     "mve": mve.Config(policy=POLICY, model=network(1), fit=FIT, horizon=2, **BATCH),
     "steve": steve.Config(policy=POLICY, model=network(2), fit=FIT, horizon=2, **BATCH),
@@ -97,13 +100,17 @@ def pieces(name, **changes):
     """Parts, a fresh state, and a batch of 8 real transitions, one of which terminates."""
     config = dataclasses.replace(CONFIGS[name], **changes)
     agent = agents.load(name).make(ENV.spec, config)
-    model = ensemble.make(ENV.spec, config.model)
+    model = ensemble.members(ENV.spec, config.model)
     learner = sac_policy.make(ENV.spec, config.policy)
     parts = expansion.Parts(learner, model, fitting.make(model, config.fit), config.horizon, every_reward=False)
     loop = training.make_loop(ENV, agent, Schedule(epochs=1, prefill=30, epoch_steps=15))
     store = loop.init(jax.random.key(5)).replay
     batch = replays.sample(jax.random.key(6), store, 8)._replace(extras=())
     return parts, agent.init(jax.random.key(0)), batch._replace(terminated=jnp.arange(8) == 2)
+
+
+def first_member(state):
+    return jax.tree.map(lambda leaf: leaf[0], state.model.params.members)
 
 
 def targets_of(name, parts, state, batch, noise):
@@ -231,7 +238,7 @@ def test_a_broken_model_gives_no_reward_to_the_actor():
         )
     )
     parts = parts._replace(model=parts.model._replace(base=wild))
-    value = functools.partial(sac_svg.imagined_value, parts, state.model.params, state.policy)
+    value = functools.partial(sac_svg.imagined_value, parts, state.model.params.members, state.policy)
     noise = jnp.ones((3, 1))
     gradient = jax.jit(jax.grad(lambda actor: value(actor, batch.obs[0], noise)[0]))(state.policy.actor)
     assert max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(gradient)) < 1e2
@@ -253,7 +260,7 @@ def test_svgs_importance_weight():
     def loss(actor, extra):
         windows = jax.tree.map(lambda leaf: leaf[:, None], batch._replace(extras=own + extra))
         return svg.policy_loss(
-            parts, config, state.model.params, windows, calm, actor, jax.random.key(1), batch.obs
+            parts, config, first_member(state), windows, calm, actor, jax.random.key(1), batch.obs
         ).loss
 
     both = jax.jit(jax.value_and_grad(loss))
@@ -280,7 +287,7 @@ def test_svg_follows_the_real_trajectory(key):
     policy = fresh.policy._replace(log_temperature=jnp.array(-100.0))
     value, _ = jax.vmap(
         lambda window: svg.trajectory_value(
-            parts, fresh.model.params, policy, policy.actor, window, jnp.zeros(1), bootstrap=False
+            parts, first_member(fresh), policy, policy.actor, window, jnp.zeros(1), bootstrap=False
         )
     )(windows)
     ended = np.asarray(windows.terminated | windows.truncated)

@@ -69,6 +69,42 @@ def test_poplin_a_around_nothing_is_pets(key, variant, propagation):
     assert np.abs(memory.mean).max() > 0.1
 
 
+@pytest.mark.parametrize("propagation", ["expectation", "tsinf"])
+def test_pets_around_a_prior_is_poplin_a(key, propagation):
+    """The same plans around the same policy, number for number; the step says that it was planned."""
+    model = dataclasses.replace(MODEL, propagation=propagation)
+    agent, state, act = system(model=model)
+    config = pets.Config(horizon=HORIZON, model=model, fit=FIT, planner=TINY.planner, prior=TINY.policy)
+    other = pets.make(ENV.spec, config)
+    other_act = jax.jit(other.act, static_argnames="explore")
+    other_state = mpc.AgentState(state.model, (), state.policy)
+    timestep, memory, other_memory = ENV.reset(key), agent.memory(state, key), other.memory(state.model, key)
+    for key_act in jax.random.split(key, 3):
+        action, memory, _ = act(state, key_act, memory, timestep, explore=True)
+        other_action, other_memory, planned = other_act(other_state, key_act, other_memory, timestep, explore=True)
+        np.testing.assert_allclose(action, other_action, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(memory.mean, other_memory.mean, rtol=1e-5, atol=1e-6)
+        timestep = ENV.step(key_act, timestep, action)
+    assert planned and np.abs(memory.mean).max() > 0.1
+
+
+def test_a_prior_learns_from_planned_steps_only(key):
+    config = pets.Config(model=MODEL, fit=fitting.Config(passes=1), planner=TINY.planner, prior=TINY.policy)
+    agent = pets.make(ENV.spec, config)
+    fit, state = jax.jit(agent.fit), agent.init(key)
+    experience = store(jnp.arange(8) >= 2, 8)
+    rows = replays.transitions(experience)
+
+    def learned(index):
+        """The prior after a fit, with wild actions in some slots."""
+        wild = rows._replace(action=rows.action.at[index].set(3.0))
+        return ravel_pytree(fit(state, key, replays.from_rows(wild, cursor=8, size=8))[0].prior.params.network)[0]
+
+    plain = learned(np.array([], int))
+    np.testing.assert_array_equal(learned(np.array([0, 1])), plain)
+    assert np.any(learned(np.array([2])) != plain) and np.any(ravel_pytree(state.prior.params.network)[0] != plain)
+
+
 def test_without_room_to_search_the_policy_acts(key):
     """POPLIN-P with a vanishing deviation does what the policy does, and so does ``control = policy``."""
     timestep = ENV.reset(key)

@@ -7,7 +7,6 @@ import pytest
 
 from jaxmbrl.agents import sac_svg, svg
 from jaxmbrl.agents.expansion import Parts
-from jaxmbrl.models import ensemble
 from jaxmbrl.models.ensemble import Ensemble
 from jaxmbrl.models.one_step import Outcome
 from jaxmbrl.policies.actor_critic import ActorCritic
@@ -52,7 +51,7 @@ LEARNER = ActorCritic(
     temperature=lambda state: jnp.zeros(()),
     discount=GAMMA,
 )
-PARAMS = ensemble.Params(jnp.zeros((1, 1)), jnp.zeros(1, jnp.int32))
+MEMBERS = jnp.zeros((1, 1))
 
 
 class State:
@@ -94,7 +93,7 @@ def test_svg_is_the_analytic_gradient(horizon, terminal):
     parts = Parts(LEARNER, Ensemble(Model, 1, 1, None), None, horizon, every_reward=False)
 
     def value(gain):
-        return svg.trajectory_value(parts, PARAMS, State, gain, window, jnp.zeros(1), bootstrap=terminal)[0]
+        return svg.trajectory_value(parts, MEMBERS[0], State, gain, window, jnp.zeros(1), bootstrap=terminal)[0]
 
     expected = analytic(states, actions, last, terminal)
     np.testing.assert_allclose(jax.grad(value)(State.actor), expected, rtol=1e-4)
@@ -108,7 +107,7 @@ def test_sac_svg_is_the_analytic_gradient():
 
     def value(gain):
         obs, draws = jnp.asarray(states[0], jnp.float32), jnp.asarray(noise, jnp.float32)
-        return sac_svg.imagined_value(parts, PARAMS, State, gain, obs, draws)[0]
+        return sac_svg.imagined_value(parts, MEMBERS, State, gain, obs, draws)[0]
 
     expected = analytic(states, actions, last, True)
     np.testing.assert_allclose(jax.grad(value)(State.actor), expected, rtol=1e-4)

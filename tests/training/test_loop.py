@@ -275,3 +275,15 @@ def test_bad_schedules_are_named():
             Schedule(**bad)
     assert Schedule(epochs=3, prefill=10, epoch_steps=20).replay_capacity == 70
     assert Schedule(capacity=40).replay_capacity == 40
+
+
+def test_the_store_holds_the_agents_windows():
+    """Before it first learns, and ever."""
+    agent = recording()._replace(window=4)
+    for options, words in (
+        ({"prefill": 6}, r"schedule.prefill: got 6, needs at least 8, 4 steps of each environment"),
+        ({"prefill": 8, "capacity": 6}, "schedule.capacity: got 6, needs at least 8"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            training.make_loop(counting(), agent, Schedule(epoch_steps=8, num_envs=2, **options))
+    training.make_loop(counting(), agent, Schedule(prefill=8, epoch_steps=8, num_envs=2))

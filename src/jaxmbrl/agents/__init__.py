@@ -10,6 +10,7 @@ SYSTEMS: dict[str, str] = {
     "mbpo": "MBPO: SAC on short rollouts branched from replayed states (Janner et al. 2019)",
     "me_trpo": "ME-TRPO: TRPO in an ensemble, until its members disagree (Kurutach et al. 2018)",
     "mve": "MVE: critics on values that a model expands (Feinberg et al. 2018)",
+    "nagabandi": "MB-MF: MPC, then a policy that imitates it, then TRPO (Nagabandi et al. 2017)",
     "pets": "PETS: CEM on a probabilistic ensemble (Chua et al. 2018)",
     "planet": "PlaNet: CEM in the latent space of a recurrent model (Hafner et al. 2019)",
     "poplin": "POPLIN: CEM around a policy, or in its parameters, with distillation (Wang and Ba 2019)",

@@ -73,11 +73,15 @@ Target = Callable[[Parts, Expansion], tuple[Examples, Metrics]]  # of one transi
 
 def make(spec: Spec, config: Any, target: Target, *, every_reward: bool = False) -> Agent:
     """An agent whose critics learn from ``target``; ``config`` has the fields that `mve.Config` has."""
-    model = ensemble.make(spec, config.model)
-    learner = policies.make_actor_critic(spec, config.policy)
-    every_reward = every_reward and config.model.member.learn_reward
-    parts = Parts(learner, model, fitting.make(model, config.fit), config.horizon, every_reward)
+    parts = make_parts(spec, config, every_reward=every_reward and config.model.member.learn_reward)
     return compose(parts, partial(_improve, parts, config, target))
+
+
+def make_parts(spec: Spec, config: Any, *, every_reward: bool = False) -> Parts:
+    """What ``config`` describes. Raises ConfigError as `one_step.make` does."""
+    model = ensemble.members(spec, config.model)
+    learner = policies.make_actor_critic(spec, config.policy)
+    return Parts(learner, model, fitting.make(model, config.fit), config.horizon, every_reward)
 
 
 def compose(parts: Parts, improve: Callable[[State, Key, Replay], tuple[State, Metrics]]) -> Agent:

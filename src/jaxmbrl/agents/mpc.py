@@ -1,32 +1,56 @@
 """Model-predictive control with a learned model: the composition that PETS and random shooting share.
 
-each epoch:  fit the model, and the terminal value if there is one, to all data
+each epoch:  fit the model, and the terminal value and the prior where there are any, to all data
 each step:  plan from the model's belief, take the first action, shift the plan
+
+A prior is a policy, cloned from the steps that were planned. It proposes actions along its own imagined rollout, and
+what is planned is how to mend them: POPLIN-A of Wang and Ba 2019 (arXiv:1906.08649, Sec. 4.1), for any planner.
 """
 
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import jax
+import jax.numpy as jnp
 
 from jaxmbrl import planners
-from jaxmbrl.config import ConfigError
-from jaxmbrl.models import ensemble, fitting, simulator
+from jaxmbrl import replay as replays
+from jaxmbrl.config import ConfigError, configurable
+from jaxmbrl.models import ensemble, fitting, rollouts, simulator
 from jaxmbrl.models.fitting import Fitter, State
 from jaxmbrl.planners import receding
+from jaxmbrl.policies import imitation
+from jaxmbrl.policies.imitation import Pairs, Student
 from jaxmbrl.replay import Replay
-from jaxmbrl.types import Agent, Array, Environment, Key, Metrics, Planner, PyTree, Spec, TimeStep, WorldModel
+from jaxmbrl.types import Agent, Array, Box, Environment, Key, Metrics, Planner, PyTree, Spec, TimeStep, WorldModel
 from jaxmbrl.values import state_value
 from jaxmbrl.values.state_value import StateValue
 
+
+@configurable
+class NoPrior:
+    """Plans are not around any policy's."""
+
+
 MODELS: dict[str, type] = {"ensemble": ensemble.Config, "simulator": simulator.Config}
+PRIORS: dict[str, type] = {"none": NoPrior, "cloned": imitation.Config}
 
 
 class AgentState(NamedTuple):
-    """What learns: the model's `fitting.State`, and the terminal value's state, () without one."""
+    """What learns: the model's `fitting.State`; the terminal value's state and the prior's, () where there is none."""
 
     model: State
     value: PyTree
+    prior: PyTree = ()
+
+
+class Prior(NamedTuple):
+    """A policy that proposes actions, how it learns, their bounds, and how many it proposes (H)."""
+
+    student: Student
+    config: imitation.Config
+    box: Box
+    horizon: int
 
 
 class Parts(Protocol):
@@ -44,14 +68,16 @@ class Parts(Protocol):
     def planner(self) -> Any: ...  # noqa: D102
 
 
-class Valued(Parts, Protocol):
-    """Those, and what counts beyond the horizon: the fields that the Config of a system made by `make` has."""
+class Whole(Parts, Protocol):
+    """Those, what counts beyond the horizon, and what plans are around: the fields for `make`."""
 
     @property
     def terminal_value(self) -> Any: ...  # noqa: D102
+    @property
+    def prior(self) -> Any: ...  # noqa: D102
 
 
-def make(spec: Spec, config: Valued, *, env: Environment | None = None) -> Agent:
+def make(spec: Spec, config: Whole, *, env: Environment | None = None) -> Agent:
     """Bind the composition to an environment.
 
     Args:
@@ -64,8 +90,13 @@ def make(spec: Spec, config: Valued, *, env: Environment | None = None) -> Agent
     """
     learns_value = isinstance(config.terminal_value, state_value.Config)
     value = state_value.make(spec, config.terminal_value) if learns_value else None
-    planner = planners.make((config.horizon, spec.box.size), spec.box.low, spec.box.high, config.planner)
-    return compose(*world(spec, config, env=env), planner, discount=config.discount, terminal_value=value)
+    box, prior = spec.box, None
+    if isinstance(config.prior, imitation.Config):
+        prior = Prior(imitation.student(spec, config.prior), config.prior, spec.box, config.horizon)
+        half = (box.high - box.low) / 2
+        box = Box(-half, half)
+    planner = planners.make((config.horizon, box.size), box.low, box.high, config.planner)
+    return compose(*world(spec, config, env=env), planner, discount=config.discount, terminal_value=value, prior=prior)
 
 
 def world(spec: Spec, config: Parts, *, env: Environment | None = None) -> tuple[WorldModel, Fitter]:
@@ -86,23 +117,29 @@ def compose(
     *,
     discount: float | Array = 1.0,
     terminal_value: StateValue | None = None,
+    prior: Prior | None = None,
 ) -> Agent:
     """An agent that plans on ``world`` at every step.
 
     Args:
         world: the model to plan on; its parameters are those that ``fitter`` keeps.
         fitter: how the model learns; `fitting.nothing` for one that needs no learning.
-        planner: of action sequences [H, A].
+        planner: of action sequences [H, A]; with a prior, of what is added to its actions.
         discount: [], gamma of the planned return.
         terminal_value: of the last imagined features (`state_value.make`, `state_value.known`), or None for 0.
+        prior: a policy that plans are around, or None.
     """
 
     def init(key: Key) -> AgentState:
-        key_model, key_value = jax.random.split(key)
-        return AgentState(fitter.init(key_model), terminal_value.init(key_value) if terminal_value else ())
+        key_model, key_value, key_prior = jax.random.split(key, 3)
+        return AgentState(
+            fitter.init(key_model),
+            terminal_value.init(key_value) if terminal_value else (),
+            imitation.init(prior.student, prior.config, key_prior) if prior else (),
+        )
 
-    act = partial(_act, world, planner, discount, terminal_value)
-    fit = partial(_fit, fitter, terminal_value)
+    act = partial(_act, world, planner, discount, terminal_value, prior)
+    fit = partial(_fit, fitter, terminal_value, prior)
     return Agent(init, lambda agent_state, key: planner.init(), act, fit, _improve)
 
 
@@ -111,6 +148,7 @@ def _act(
     planner: Planner,
     discount: float | Array,
     terminal_value: StateValue | None,
+    prior: Prior | None,
     agent_state: AgentState,
     key: Key,
     memory: PyTree,
@@ -119,24 +157,45 @@ def _act(
     explore: bool,
 ) -> tuple[Array, PyTree, Any]:
     del explore  # what is uncertain explores by itself: the planner's samples are the only noise
-    key_start, key_plan = jax.random.split(key)
+    key_start, key_plan, key_propose = jax.random.split(key, 3)
     params = agent_state.model.params
     belief = world.start(params, key_start, timestep)
     value = partial(terminal_value.value, agent_state.value) if terminal_value else None
-    objective = receding.objective(world, params, belief, discount=discount, terminal_value=value)
-    action, plan, _ = receding.control(key_plan, objective, memory, planner=planner)
-    return action, plan, ()
+    steering, extras = receding.OPEN_LOOP, ()
+    if prior:
+        answer = partial(prior.student.action, agent_state.prior.params)
+        proposal = rollouts.propose(world, params, key_propose, belief, answer, prior.horizon)
+        steering, extras = receding.around(proposal, prior.box.low, prior.box.high), jnp.array(True)
+    objective = receding.objective(world, params, belief, discount=discount, terminal_value=value, steering=steering)
+    action, plan, _ = receding.control(key_plan, objective, memory, planner=planner, steering=steering)
+    return action, plan, extras
 
 
 def _fit(
-    fitter: Fitter, terminal_value: StateValue | None, agent_state: AgentState, key: Key, replay: Replay
+    fitter: Fitter,
+    terminal_value: StateValue | None,
+    prior: Prior | None,
+    agent_state: AgentState,
+    key: Key,
+    replay: Replay,
 ) -> tuple[AgentState, Metrics]:
-    key_model, key_value = jax.random.split(key)
+    key_model, key_value, key_prior = jax.random.split(key, 3)
     model, metrics = fitter.fit(agent_state.model, key_model, replay)
-    if terminal_value is None:
-        return agent_state._replace(model=model), metrics
-    value, value_metrics = terminal_value.fit(agent_state.value, key_value, replay)
-    return AgentState(model, value), metrics | value_metrics
+    agent_state = agent_state._replace(model=model)
+    if terminal_value:
+        value, more = terminal_value.fit(agent_state.value, key_value, replay)
+        agent_state, metrics = agent_state._replace(value=value), metrics | more
+    if prior:
+        cloned, more = _clone(prior, agent_state.prior, key_prior, replay)
+        agent_state, metrics = agent_state._replace(prior=cloned), metrics | more
+    return agent_state, metrics
+
+
+def _clone(prior: Prior, state: imitation.State, key: Key, replay: Replay) -> tuple[imitation.State, Metrics]:
+    """Fit the prior to the steps that were planned: their ``extras`` is true, that of random steps false."""
+    data, filled = replays.flatten(replay)
+    weight = (filled & data.extras).astype(jnp.float32)
+    return imitation.fit(prior.student, prior.config, state, key, Pairs(data.obs, data.action, weight))
 
 
 def _improve(agent_state: AgentState, key: Key, replay: Replay) -> tuple[AgentState, Metrics]:

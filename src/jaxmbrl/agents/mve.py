@@ -42,11 +42,11 @@ actor climbs the first critic, where theirs climbs the mean.
 """
 
 
-def model_config(spec: Spec | None, hidden: tuple[int, ...], size: int) -> ensemble.Config:
+def model_config(spec: Spec | None, hidden: tuple[int, ...], size: int) -> ensemble.Members:
     """``size`` least-squares networks that all predict, each by itself."""
     member = one_step.Config(hidden=hidden, family="deterministic")
     member = one_step.complete(member, spec) if spec else member
-    return ensemble.Config(member=member, size=size, elites=size, particles=size)
+    return ensemble.Members(member=member, size=size, elites=size)
 
 
 @configurable
@@ -55,7 +55,7 @@ class Config:
 
     horizon: int = option(3, "imagined steps (H)", low=0)
     policy: Any = option(DDPG, "what learns from transitions", parts=CONFIGS)
-    model: ensemble.Config = option(model_config(None, (512,) * 4, 1), "what is learned of the world")
+    model: ensemble.Members = option(model_config(None, (512,) * 4, 1), "what is learned of the world")
     fit: fitting.Config = option(fitting.Config(batch_size=512, passes=5, bootstrap=False), "how the model learns")
     batch_size: int = option(512, "transitions of a gradient step (B)", low=1)
     updates: int = option(4, "gradient steps after each interaction", low=1)
@@ -102,20 +102,19 @@ def preset(name: str, spec: Spec) -> Preset:
     return choose(name, spec, {"small": _small, "paper": _paper})
 
 
-SMALL_FIT = fitting.Config(learning_rate=3e-3, batch_size=64, passes=30)
+SMALL: dict[str, Any] = {
+    "policy": SMALL_POLICY,
+    "fit": fitting.Config(learning_rate=3e-3, batch_size=64, passes=30),
+    "batch_size": 128,
+    "updates": 2,
+}
+SMALL_SCHEDULE = Schedule(epochs=18, prefill=400, epoch_steps=200, fits_per_epoch=2)
+PAPER_SCHEDULE = Schedule(epochs=500, prefill=10_000, epoch_steps=1000, fits_per_epoch=4)
 
 
 def _small(spec: Spec) -> Preset:
-    agent = Config(
-        policy=SMALL_POLICY,
-        model=model_config(spec, (64, 64), 1),
-        fit=SMALL_FIT,
-        batch_size=128,
-        updates=2,
-    )
-    return Preset(agent, Schedule(epochs=18, prefill=400, epoch_steps=200, fits_per_epoch=2))
+    return Preset(Config(model=model_config(spec, (64, 64), 1), **SMALL), SMALL_SCHEDULE)
 
 
 def _paper(spec: Spec) -> Preset:
-    agent = Config(model=model_config(spec, (512,) * 4, 1))
-    return Preset(agent, Schedule(epochs=500, prefill=10_000, epoch_steps=1000, fits_per_epoch=4))
+    return Preset(Config(model=model_config(spec, (512,) * 4, 1)), PAPER_SCHEDULE)

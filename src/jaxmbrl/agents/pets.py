@@ -32,6 +32,7 @@ class Config:
     fit: fitting.Config = option(fitting.Config(), "how the model learns")
     planner: Any = option(cem.Config(population=400, elites=40), "how plans are found", parts=planners.CONFIGS)
     terminal_value: Any = option(state_value.Nothing(), "what counts beyond the horizon", parts=state_value.PARTS)
+    prior: Any = option(mpc.NoPrior(), "a policy that plans are around", parts=mpc.PRIORS)
 
 
 def make(spec: Spec, config: Config | None = None, *, env: Environment | None = None) -> Agent:

@@ -126,14 +126,8 @@ def _planner(spec: Spec, config: Config, student: Student) -> Planner:
     return planners.make(shape, -2.0 * config.deviation, 2.0 * config.deviation, config.planner)
 
 
-def _steering(system: _System, params: imitation.Params, proposal: Array | None) -> Steering:
-    """How a solution mends the policy.
-
-    Args:
-        system: the parts.
-        params: the policy's.
-        proposal: actions [H, A] along the policy's own imagined rollout, for ``a_init``.
-    """
+def _steering(system: _System, params: imitation.Params) -> Steering:
+    """How a solution mends the policy as it acts, or its parameters."""
     box, horizon = system.spec.box, system.config.horizon
     weights, unravel = ravel_pytree(params.network)
 
@@ -145,7 +139,6 @@ def _steering(system: _System, params: imitation.Params, proposal: Array | None)
 
     each = partial(jnp.vectorize, signature="(o),(c)->(a)")  # every particle of a belief acts for itself
     return {
-        "a_init": Steering(lambda solution: jnp.clip(proposal + solution, box.low, box.high), lambda _, action: action),
         "a_replan": Steering(lambda solution: solution, each(mended)),
         "p_sep": Steering(lambda solution: solution, each(perturbed)),
         "p_uni": Steering(lambda solution: jnp.broadcast_to(solution, (horizon, len(weights))), each(perturbed)),
@@ -167,8 +160,12 @@ def _act(
     key_start, key_plan = jax.random.split(key)
     key_start, key_propose, key_lesson = jax.random.split(key_start, 3)
     belief = system.world.start(agent_state.model.params, key_start, timestep)
-    proposal = _propose(system, agent_state, key_propose, belief) if system.config.variant == "a_init" else None
-    steering = _steering(system, params, proposal)
+    if system.config.variant == "a_init":
+        answer, horizon, box = partial(system.student.action, params), system.config.horizon, system.spec.box
+        proposal = rollouts.propose(system.world, agent_state.model.params, key_propose, belief, answer, horizon)
+        steering = receding.around(proposal, box.low, box.high)
+    else:
+        steering = _steering(system, params)
     objective = receding.objective(
         system.world, agent_state.model.params, belief, discount=system.config.discount, steering=steering
     )
@@ -178,15 +175,6 @@ def _act(
     action = steering.action(timestep.obs, steering.controls(solution)[0])
     lesson = _lesson(system, agent_state, key_lesson, belief, steering, solution)
     return action, plan, Planned(agent_state.fits, lesson)
-
-
-def _propose(system: _System, agent_state: State, key: Key, belief: PyTree) -> Array:
-    """The policy's actions [H, A] along its own imagined rollout; of particles that act apart, the first one's."""
-    action = jnp.vectorize(partial(system.student.action, agent_state.policy.params), signature="(o)->(a)")
-    imagined = rollouts.imagine(
-        system.world, agent_state.model.params, key, belief, lambda key, obs: action(obs), system.config.horizon
-    )
-    return _one(imagined.action)
 
 
 def _lesson(
@@ -200,13 +188,8 @@ def _lesson(
         return controls[0]
     world, params = system.world, agent_state.model.params
     imagined = rollouts.steer(world, params, key, belief, controls, steering.action)
-    obs = _one(jax.vmap(partial(world.features, params))(imagined.state))
-    return obs, jnp.broadcast_to(_one(imagined.action), (len(obs), system.spec.box.size))
-
-
-def _one(rollout: Array) -> Array:
-    """The first particle's share [H, ...] of a rollout [H, *S, ...] of vectors."""
-    return rollout.reshape((len(rollout), -1, rollout.shape[-1]))[:, 0]
+    obs = rollouts.first_particle(jax.vmap(partial(world.features, params))(imagined.state))
+    return obs, jnp.broadcast_to(rollouts.first_particle(imagined.action), (len(obs), system.spec.box.size))
 
 
 def _fit(system: _System, agent_state: State, key: Key, replay: Replay) -> tuple[State, Metrics]:

@@ -22,12 +22,11 @@ import jax.numpy as jnp
 from jaxmbrl import policies
 from jaxmbrl.agents import expansion, off_policy
 from jaxmbrl.agents.expansion import Parts, State
-from jaxmbrl.agents.mve import SMALL_FIT, model_config
+from jaxmbrl.agents.mve import SMALL, SMALL_SCHEDULE, model_config
 from jaxmbrl.agents.presets import Preset, choose
-from jaxmbrl.agents.sac import SMALL_POLICY
 from jaxmbrl.config import configurable, option
 from jaxmbrl.envs.imagined import LIMIT
-from jaxmbrl.models import ensemble, fitting
+from jaxmbrl.models import ensemble, fitting, one_step
 from jaxmbrl.policies import sac
 from jaxmbrl.policies.actor_critic import PolicyLoss, one_step_examples
 from jaxmbrl.replay import Replay
@@ -45,7 +44,7 @@ class Config:
         "what learns from transitions",
         parts=policies.CONFIGS,
     )
-    model: ensemble.Config = option(model_config(None, (512, 512), 1), "what is learned of the world")
+    model: ensemble.Members = option(model_config(None, (512, 512), 1), "what is learned of the world")
     fit: fitting.Config = option(fitting.Config(batch_size=1024, passes=5, bootstrap=False), "how the model learns")
     batch_size: int = option(1024, "transitions of a gradient step (B)", low=1)
     updates: int = option(1, "gradient steps after each interaction", low=1)
@@ -55,14 +54,12 @@ def make(spec: Spec, config: Config | None = None, *, env: Environment | None = 
     """Bind SAC-SVG to an environment. Raises ConfigError as `one_step.make` does."""
     del env
     config = config or Config()
-    model = ensemble.make(spec, config.model)
-    learner = policies.make_actor_critic(spec, config.policy)
-    parts = Parts(learner, model, fitting.make(model, config.fit), config.horizon, every_reward=False)
+    parts = expansion.make_parts(spec, config)
     return expansion.compose(parts, partial(_improve, parts, config))
 
 
 def _improve(parts: Parts, config: Config, state: State, key: Key, replay: Replay) -> tuple[State, Metrics]:
-    objective = partial(policy_loss, parts, state.model.params)
+    objective = partial(policy_loss, parts, ensemble.elite_members(state.model.params))
 
     def update(policy: Any, key: Key, batch: Transition) -> tuple[Any, Metrics]:
         key_target, key_learn = jax.random.split(key)
@@ -76,22 +73,22 @@ def _improve(parts: Parts, config: Config, state: State, key: Key, replay: Repla
     return state._replace(policy=policy), metrics
 
 
-def policy_loss(parts: Parts, params: ensemble.Params, policy: Any, actor: PyTree, key: Key, obs: Array) -> PolicyLoss:
+def policy_loss(parts: Parts, members: one_step.Params, policy: Any, actor: PyTree, key: Key, obs: Array) -> PolicyLoss:
     """The actor's loss in states [B, O]: the mean of `imagined_value`, negated."""
     size = jax.eval_shape(lambda: parts.learner.act(policy, key, obs[0], explore=False)).shape
     noise = jax.random.normal(key, (obs.shape[0], parts.horizon + 1, *size))
-    value, log_prob = jax.vmap(partial(imagined_value, parts, params, policy, actor))(obs, noise)
+    value, log_prob = jax.vmap(partial(imagined_value, parts, members, policy, actor))(obs, noise)
     return PolicyLoss(-jnp.mean(value) / max(parts.horizon, 1), log_prob)
 
 
 def imagined_value(
-    parts: Parts, params: ensemble.Params, policy: Any, actor: PyTree, obs: Array, noise: Array
+    parts: Parts, members: one_step.Params, policy: Any, actor: PyTree, obs: Array, noise: Array
 ) -> tuple[Array, Array]:
     """The model's value of following an actor from a state, differentiable in the actor.
 
     Args:
         parts: learner, model and horizon.
-        params: the ensemble's; its mean prediction is followed.
+        members: of the model, leaves [M, ...]; the mean of their predictions is followed.
         policy: the learner's state: critics and temperature.
         actor: the policy network's parameters.
         obs: [O].
@@ -102,7 +99,6 @@ def imagined_value(
         range ends the rollout; what follows counts as 0.
     """
     learner, base = parts.learner, parts.model.base
-    members = ensemble.elite_members(params)
     temperature = learner.temperature(policy)
 
     def step(carry: tuple[Array, Array], noise: Array) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
@@ -128,8 +124,7 @@ def preset(name: str, spec: Spec) -> Preset:
 
 
 def _small(spec: Spec) -> Preset:
-    agent = Config(policy=SMALL_POLICY, model=model_config(spec, (64, 64), 1), fit=SMALL_FIT, batch_size=128, updates=2)
-    return Preset(agent, Schedule(epochs=18, prefill=400, epoch_steps=200, fits_per_epoch=2))
+    return Preset(Config(model=model_config(spec, (64, 64), 1), **SMALL), SMALL_SCHEDULE)
 
 
 def _paper(spec: Spec) -> Preset:

@@ -17,14 +17,12 @@ import jax.numpy as jnp
 
 from jaxmbrl.agents import expansion
 from jaxmbrl.agents.expansion import Expansion, Parts
-from jaxmbrl.agents.mve import DDPG, SMALL_FIT, model_config
+from jaxmbrl.agents.mve import DDPG, PAPER_SCHEDULE, SMALL, SMALL_SCHEDULE, model_config
 from jaxmbrl.agents.presets import Preset, choose
-from jaxmbrl.agents.sac import SMALL_POLICY
 from jaxmbrl.config import configurable, option
 from jaxmbrl.models import ensemble, fitting
 from jaxmbrl.policies import CONFIGS
 from jaxmbrl.policies.actor_critic import Examples
-from jaxmbrl.schedule import Schedule
 from jaxmbrl.types import Agent, Environment, Metrics, Spec
 from jaxmbrl.values.expansion import candidate_targets, steve
 
@@ -35,7 +33,7 @@ class Config:
 
     horizon: int = option(3, "imagined steps at most (H)", low=0)
     policy: Any = option(dataclasses.replace(DDPG, critics=4), "what learns from transitions", parts=CONFIGS)
-    model: ensemble.Config = option(model_config(None, (512,) * 4, 4), "what is learned of the world")
+    model: ensemble.Members = option(model_config(None, (512,) * 4, 4), "what is learned of the world")
     fit: fitting.Config = option(fitting.Config(batch_size=512, passes=5), "how the models learn")
     batch_size: int = option(512, "transitions of a gradient step (B)", low=1)
     updates: int = option(4, "gradient steps after each interaction", low=1)
@@ -63,16 +61,8 @@ def preset(name: str, spec: Spec) -> Preset:
 
 
 def _small(spec: Spec) -> Preset:
-    agent = Config(
-        policy=SMALL_POLICY,
-        model=model_config(spec, (64, 64), 4),
-        fit=SMALL_FIT,
-        batch_size=128,
-        updates=2,
-    )
-    return Preset(agent, Schedule(epochs=18, prefill=400, epoch_steps=200, fits_per_epoch=2))
+    return Preset(Config(model=model_config(spec, (64, 64), 4), **SMALL), SMALL_SCHEDULE)
 
 
 def _paper(spec: Spec) -> Preset:
-    agent = Config(model=model_config(spec, (512,) * 4, 4))
-    return Preset(agent, Schedule(epochs=500, prefill=10_000, epoch_steps=1000, fits_per_epoch=4))
+    return Preset(Config(model=model_config(spec, (512,) * 4, 4)), PAPER_SCHEDULE)

@@ -22,13 +22,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxmbrl import policies
 from jaxmbrl import replay as replays
 from jaxmbrl.agents import expansion, off_policy
 from jaxmbrl.agents.expansion import Parts, State
-from jaxmbrl.agents.mve import SMALL_FIT
+from jaxmbrl.agents.mve import SMALL, SMALL_SCHEDULE
 from jaxmbrl.agents.presets import Preset, choose
-from jaxmbrl.agents.sac import SMALL_POLICY
 from jaxmbrl.config import configurable, option
 from jaxmbrl.models import ensemble, fitting, one_step
 from jaxmbrl.policies import sac
@@ -38,10 +36,10 @@ from jaxmbrl.schedule import Schedule
 from jaxmbrl.types import Agent, Array, Environment, Key, Metrics, PyTree, Spec, TimeStep, Transition
 
 
-def _one_network(hidden: tuple[int, ...], spec: Spec | None = None) -> ensemble.Config:
+def _one_network(hidden: tuple[int, ...], spec: Spec | None = None) -> ensemble.Members:
     member = one_step.Config(hidden=hidden)
     member = one_step.complete(member, spec) if spec else member
-    return ensemble.Config(member=member, size=1, elites=1, particles=1)
+    return ensemble.Members(member=member, size=1, elites=1)
 
 
 @configurable
@@ -54,7 +52,7 @@ class Config:
     policy: Any = option(
         sac.Config(hidden=(100, 100)), "what learns from transitions; noise is its own", parts={"sac": sac.Config}
     )
-    model: ensemble.Config = option(_one_network((100, 100)), "what is learned of the world")
+    model: ensemble.Members = option(_one_network((100, 100)), "what is learned of the world")
     fit: fitting.Config = option(fitting.Config(batch_size=128, passes=20, bootstrap=False), "how the model learns")
     batch_size: int = option(128, "windows of a gradient step (B)", low=1)
     updates: int = option(1, "gradient steps after each interaction", low=1)
@@ -64,11 +62,9 @@ def make(spec: Spec, config: Config | None = None, *, env: Environment | None = 
     """Bind SVG to an environment. Raises ConfigError as `one_step.make` does."""
     del env
     config = config or Config()
-    model = ensemble.make(spec, config.model)
-    learner = policies.make_actor_critic(spec, config.policy)
-    parts = Parts(learner, model, fitting.make(model, config.fit), config.horizon, every_reward=False)
+    parts = expansion.make_parts(spec, config)
     agent = expansion.compose(parts, partial(_improve, parts, config))
-    return agent._replace(act=partial(_act, parts, spec.box.size))
+    return agent._replace(act=partial(_act, parts, spec.box.size), window=config.horizon)
 
 
 def _act(
@@ -81,11 +77,13 @@ def _act(
 
 
 def _improve(parts: Parts, config: Config, state: State, key: Key, replay: Replay) -> tuple[State, Metrics]:
+    member = jax.tree.map(lambda leaf: leaf[0], ensemble.elite_members(state.model.params))
+
     def update(policy: Any, key: Key, windows: Transition) -> tuple[Any, Metrics]:
         key_target, key_learn = jax.random.split(key)
         first = jax.tree.map(lambda leaf: leaf[:, 0], windows)
         examples = one_step_examples(parts.learner, policy, key_target, first)
-        objective = partial(policy_loss, parts, config, state.model.params, windows)
+        objective = partial(policy_loss, parts, config, member, windows)
         return parts.learner.learn(policy, key_learn, first.obs, examples, objective=objective)
 
     def draw(key_real: Key, key_other: Key) -> Transition:
@@ -98,7 +96,7 @@ def _improve(parts: Parts, config: Config, state: State, key: Key, replay: Repla
 def policy_loss(
     parts: Parts,
     config: Config,
-    params: ensemble.Params,
+    member: one_step.Params,
     windows: Transition,
     policy: Any,
     actor: PyTree,
@@ -109,7 +107,7 @@ def policy_loss(
     learner = parts.learner
     key_last, key_entropy = jax.random.split(key)
     last_noise, noise = (jax.random.normal(k, windows.action[:, 0].shape) for k in (key_last, key_entropy))
-    value_of = partial(trajectory_value, parts, params, policy, actor, bootstrap=config.bootstrap)
+    value_of = partial(trajectory_value, parts, member, policy, actor, bootstrap=config.bootstrap)
     value, density = jax.vmap(value_of)(windows, last_noise)
     weight = jnp.ones(())
     if config.horizon == 1:  # the product of many would be all noise
@@ -123,7 +121,7 @@ def policy_loss(
 
 def trajectory_value(
     parts: Parts,
-    params: ensemble.Params,
+    member: one_step.Params,
     policy: Any,
     actor: PyTree,
     window: Transition,
@@ -135,7 +133,7 @@ def trajectory_value(
 
     Args:
         parts: learner and model.
-        params: the ensemble's; its first elite is the model.
+        member: the model's parameters.
         policy: the learner's state: the actor that noise is inferred for, critics, temperature.
         actor: the policy network's parameters.
         window: T consecutive transitions; what follows the end of an episode is left out. A termination has no value,
@@ -147,7 +145,6 @@ def trajectory_value(
         The value [], and the log-density [] of the first action, the real one.
     """
     learner, base = parts.learner, parts.model.base
-    member = jax.tree.map(lambda leaf: leaf[0], ensemble.elite_members(params))
     temperature = learner.temperature(policy)
     policy_noise = jax.vmap(partial(learner.infer_noise, policy.actor))(window.obs, window.action)
     model_noise = jax.vmap(partial(base.infer_noise, member))(window)
@@ -178,8 +175,8 @@ def preset(name: str, spec: Spec) -> Preset:
 
 
 def _small(spec: Spec) -> Preset:
-    agent = Config(policy=SMALL_POLICY, model=_one_network((64, 64), spec), fit=SMALL_FIT, updates=2)
-    return Preset(agent, Schedule(epochs=18, prefill=400, epoch_steps=200, fits_per_epoch=2))
+    agent = Config(model=_one_network((64, 64), spec), **SMALL)
+    return Preset(agent, SMALL_SCHEDULE)
 
 
 def _paper(spec: Spec) -> Preset:

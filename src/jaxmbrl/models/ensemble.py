@@ -166,6 +166,20 @@ Step = Callable[[OneStepModel, one_step.Params, Key, Array, Array, bool], tuple[
 
 
 @configurable
+class Members:
+    """A bootstrapped ensemble whose members are asked each for itself: nothing travels through it."""
+
+    member: one_step.Config = option(one_step.Config(), "each member")
+    size: int = option(5, "number of members (E)", low=1)
+    elites: int = option(5, "members that predict, the best on held-out data (M)", low=1)
+
+    def check(self) -> None:
+        """Elites are members."""
+        if self.elites > self.size:
+            raise ConfigError(f"elites: got {self.elites}, needs at most size ({self.size})")
+
+
+@configurable
 class Config:
     """A bootstrapped ensemble and the particles that represent its belief (Chua et al. 2018, arXiv:1805.12114)."""
 
@@ -195,6 +209,12 @@ def make(spec: Spec, config: Config | None = None) -> Ensemble:
         propagation=config.propagation,
         in_turn=config.in_turn,
     )
+
+
+def members(spec: Spec, config: Members) -> Ensemble:
+    """The same of `Members`; as a world model it is TS-infinity with a particle for each elite."""
+    base = one_step.make(spec, config.member)
+    return transform(base, size=config.size, elites=config.elites, particles=config.elites)
 
 
 def transform(

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from jaxmbrl.types import Array, Key, Prediction, PyTree, WorldModel
 
@@ -67,3 +68,16 @@ def imagine(
 
     last, (states, actions, predictions) = jax.lax.scan(advance, state, jax.random.split(key, horizon))
     return Imagined(states, actions, predictions, last)
+
+
+def propose(
+    model: WorldModel, params: PyTree, key: Key, state: PyTree, policy: Callable[[Array], Array], horizon: int
+) -> Array:
+    """A policy's actions [H, A] along its own rollout; of particles that act apart, the first one's."""
+    each = jnp.vectorize(policy, signature="(o)->(a)")
+    return first_particle(imagine(model, params, key, state, lambda key, features: each(features), horizon).action)
+
+
+def first_particle(rollout: Array) -> Array:
+    """The first particle's share [H, C] of vectors [H, *S, C]."""
+    return rollout.reshape((len(rollout), -1, rollout.shape[-1]))[:, 0]

@@ -29,6 +29,11 @@ OPEN_LOOP = Steering(lambda solution: solution, lambda features, control: contro
 """The solution is the actions [H, A], whatever they lead to."""
 
 
+def around(proposal: Array, low: Any, high: Any) -> Steering:
+    """The solution is what is added to proposed actions [H, A], within the bounds [A]."""
+    return Steering(lambda solution: jnp.clip(proposal + solution, low, high), OPEN_LOOP.action)
+
+
 def shift(plan: PyTree, fresh: PyTree, ndim: int = 2) -> PyTree:
     """Move a plan one step on in time.
 
@@ -49,7 +54,9 @@ def shift(plan: PyTree, fresh: PyTree, ndim: int = 2) -> PyTree:
     return jax.tree.map(move, plan, fresh)
 
 
-def control(key: Key, objective: Objective, plan: PyTree, *, planner: Planner) -> tuple[Array, PyTree, Any]:
+def control(
+    key: Key, objective: Objective, plan: PyTree, *, planner: Planner, steering: Steering = OPEN_LOOP
+) -> tuple[Array, PyTree, Any]:
     """Plan, and take the first step of the solution.
 
     Args:
@@ -57,12 +64,13 @@ def control(key: Key, objective: Objective, plan: PyTree, *, planner: Planner) -
         objective: ``(key, candidates [N, H, A]) -> scores [N]``.
         plan: the warm start; ``planner.init()`` at the start of an episode.
         planner: of solutions [H, A].
+        steering: what makes actions of a solution, without a look at the state.
 
     Returns:
         The first action [A], the shifted plan for the next call, and the planner's info.
     """
     solution, plan, info = planner.plan(key, objective, plan)
-    return solution[0], shift(plan, planner.init(), solution.ndim), info
+    return steering.controls(solution)[0], shift(plan, planner.init(), solution.ndim), info
 
 
 def discounted_return(

@@ -110,27 +110,66 @@ def one_step_examples(learner: ActorCritic, state: Any, key: Key, batch: Transit
     return Examples(batch.obs, batch.action, target, jnp.ones_like(target))
 
 
-# The critics: C networks with a common input, parameters [C, ...].
+class Design(NamedTuple):
+    """What the functions of a learner are bound to; ``config`` is its own, with the fields that `design` reads.
+
+    The critics are C networks with a common input, parameters [C, ...].
+    """
+
+    spec: Spec
+    config: Any
+    actor: MLP
+    critic: MLP
+    optimiser: optax.GradientTransformation
 
 
-def init_critics(network: MLP, spec: Spec, key: Key, num: int) -> PyTree:
-    """Independently initialised critics, leaves [C, ...]."""
-    inputs = jnp.zeros(spec.obs_size + len(spec.angles) + spec.box.size)
-    return jax.vmap(network.init, in_axes=(0, None))(jax.random.split(key, num), inputs)
+def design(spec: Spec, config: Any, outputs: int) -> Design:
+    """An actor with ``outputs`` numbers for each action dimension, critics, and Adam for both."""
+    actor = MLP(config.hidden, outputs * spec.box.size, config.activation)
+    critic = MLP(config.hidden, 1, config.activation)
+    return Design(spec, config, actor, critic, optax.adam(config.learning_rate))
 
 
-def critic_values(network: MLP, spec: Spec, critics: PyTree, obs: Array, action: Array) -> Array:
+def bind(design: Design, **functions: Callable[..., Any]) -> ActorCritic:
+    """The learner whose ``functions`` are those fields of `ActorCritic` that differ, each of which takes its design."""
+    learner = ActorCritic(
+        update=lambda state, key, batch: _update(learner, state, key, batch),
+        values=partial(values, design),
+        discount=design.config.discount,
+        **{name: partial(function, design) for name, function in functions.items()},
+    )
+    return learner
+
+
+def _update(learner: ActorCritic, state: Any, key: Key, batch: Transition) -> tuple[Any, Metrics]:
+    key_target, key_learn = jax.random.split(key)
+    return learner.learn(state, key_learn, batch.obs, one_step_examples(learner, state, key_target, batch))
+
+
+def init_networks(design: Design, key: Key) -> tuple[PyTree, PyTree]:
+    """The actor's parameters, and those of independently initialised critics, leaves [C, ...]."""
+    key_actor, key_critics = jax.random.split(key)
+    obs = jnp.zeros(design.spec.obs_size + len(design.spec.angles))
+    inputs = jnp.concatenate([obs, jnp.zeros(design.spec.box.size)])
+    critics = jax.vmap(design.critic.init, in_axes=(0, None))(
+        jax.random.split(key_critics, design.config.critics), inputs
+    )
+    return design.actor.init(key_actor, obs), critics
+
+
+def outputs(design: Design, actor: PyTree, obs: Array) -> Array:
+    """What the actor's network says of a state [O]."""
+    return jnp.asarray(design.actor.apply(actor, encode(obs, design.spec.angles)))
+
+
+def values(design: Design, critics: PyTree, obs: Array, action: Array) -> Array:
     """Each critic's value [C] of an action [A] in a state [O]."""
-    inputs = jnp.concatenate([encode(obs, spec.angles), squashed.to_unit(action, spec.box)])
-    return jax.vmap(lambda params: jnp.asarray(network.apply(params, inputs))[0])(critics)
+    inputs = jnp.concatenate([encode(obs, design.spec.angles), squashed.to_unit(action, design.spec.box)])
+    return jax.vmap(lambda params: jnp.asarray(design.critic.apply(params, inputs))[0])(critics)
 
 
 def critic_step(
-    values: Callable[[PyTree, Array, Array], Array],
-    optimiser: optax.GradientTransformation,
-    critics: PyTree,
-    optimiser_state: PyTree,
-    examples: Examples,
+    design: Design, critics: PyTree, optimiser_state: PyTree, examples: Examples
 ) -> tuple[PyTree, PyTree, Metrics]:
     """One gradient step on half the squared error, summed over critics, a weighted mean over examples."""
     target = jax.lax.stop_gradient(examples.target)
@@ -138,11 +177,11 @@ def critic_step(
     share = examples.weight / jnp.maximum(jnp.sum(examples.weight), 1e-8)
 
     def loss(critics: PyTree) -> tuple[Array, Array]:
-        predicted = jax.vmap(partial(values, critics))(examples.obs, examples.action)  # [N, C]
+        predicted = jax.vmap(partial(values, design, critics))(examples.obs, examples.action)  # [N, C]
         return 0.5 * jnp.sum(share[:, None] * jnp.square(predicted - target)), jnp.mean(predicted)
 
     (loss_value, mean_value), gradient = jax.value_and_grad(loss, has_aux=True)(critics)
-    critics, optimiser_state = descend(optimiser, gradient, critics, optimiser_state)
+    critics, optimiser_state = descend(design.optimiser, gradient, critics, optimiser_state)
     return critics, optimiser_state, {"critic_loss": loss_value, "value": mean_value}
 
 

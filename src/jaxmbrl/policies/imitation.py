@@ -160,11 +160,13 @@ def student(spec: Spec, config: Config | None = None) -> Student:
             return jnp.mean(squared)
         return jnp.mean(0.5 * squared * jnp.exp(-2.0 * params.log_std) + params.log_std + 0.5 * math.log(2.0 * math.pi))
 
-    def penalty(params: Params) -> Array:
-        kernels = [layer["kernel"] for layer in params.network["params"].values()]
-        return 0.5 * config.weight_decay * sum((jnp.sum(jnp.square(kernel)) for kernel in kernels), jnp.zeros(()))
+    return Student(init, calibrate, action, sample, loss, lambda params: decay(params.network, config.weight_decay))
 
-    return Student(init, calibrate, action, sample, loss, penalty)
+
+def decay(network: PyTree, weight: float | Array) -> Array:
+    """The L2 penalty [] of a network's weights, biases left out."""
+    kernels = [layer["kernel"] for layer in network["params"].values()]
+    return 0.5 * weight * sum((jnp.sum(jnp.square(kernel)) for kernel in kernels), jnp.zeros(()))
 
 
 def make(spec: Spec, config: Config | None = None) -> Learner:
@@ -187,10 +189,15 @@ def learner(student: Student, config: Config) -> Learner:
     return Learner(partial(init, student, config), act, update)
 
 
+def optimiser(config: Config) -> optax.GradientTransformation:
+    """Adam, as configured."""
+    return optax.adam(config.learning_rate)
+
+
 def init(student: Student, config: Config, key: Key) -> State:
     """A fresh student and Adam's state."""
     params = student.init(key)
-    return State(params, optax.adam(config.learning_rate).init(params))
+    return State(params, optimiser(config).init(params))
 
 
 def gradient_step(student: Student, config: Config, state: State, obs: Array, action: Array) -> tuple[State, Array]:
@@ -201,8 +208,8 @@ def gradient_step(student: Student, config: Config, state: State, obs: Array, ac
         return loss + student.penalty(params), loss
 
     gradient, loss = jax.grad(objective, has_aux=True)(state.params)
-    updates, optimiser = optax.adam(config.learning_rate).update(gradient, state.optimiser, state.params)
-    return State(optax.apply_updates(state.params, updates), optimiser), loss
+    updates, adam = optimiser(config).update(gradient, state.optimiser, state.params)
+    return State(optax.apply_updates(state.params, updates), adam), loss
 
 
 def fit(

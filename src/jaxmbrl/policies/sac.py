@@ -14,14 +14,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from jaxmbrl.config import configurable, option
-from jaxmbrl.models.angles import encode
-from jaxmbrl.models.networks import ACTIVATIONS, MLP
+from jaxmbrl.models.networks import ACTIVATIONS
 from jaxmbrl.policies import actor_critic, squashed
-from jaxmbrl.policies.actor_critic import ActorCritic, Bootstrap, Examples, Objective, PolicyLoss
-from jaxmbrl.types import Array, Key, Metrics, PyTree, Spec, Transition
+from jaxmbrl.policies.actor_critic import ActorCritic, Bootstrap, Design, Examples, Objective, PolicyLoss
+from jaxmbrl.types import Array, Key, Metrics, PyTree, Spec
 
 
 @configurable
@@ -60,91 +58,64 @@ class State(NamedTuple):
     temperature_optimiser: PyTree
 
 
-class _Design(NamedTuple):
-    """What the functions below are bound to."""
-
-    spec: Spec
-    config: Config
-    actor: MLP
-    critic: MLP
-    optimiser: optax.GradientTransformation
-
-
 def make(spec: Spec, config: Config | None = None) -> ActorCritic:
     """Bind soft actor-critic to an environment's spec. Raises ValueError where actions are discrete."""
-    config = config or Config()
-    actor = MLP(config.hidden, 2 * spec.box.size, config.activation)
-    critic = MLP(config.hidden, 1, config.activation)
-    design = _Design(spec, config, actor, critic, optax.adam(config.learning_rate))
-    learner = ActorCritic(
-        init=partial(_init, design),
-        act=partial(_act, design),
-        update=lambda state, key, batch: _update(learner, state, key, batch),
-        policy=partial(_policy, design),
-        infer_noise=partial(_infer_noise, design),
-        values=partial(actor_critic.critic_values, critic, spec),
-        bootstrap=partial(_bootstrap, design),
-        learn=partial(_learn, design),
-        temperature=lambda state: jnp.exp(state.log_temperature),
-        discount=config.discount,
+    return actor_critic.bind(
+        actor_critic.design(spec, config or Config(), outputs=2),
+        init=_init,
+        act=_act,
+        policy=_policy,
+        infer_noise=_infer_noise,
+        bootstrap=_bootstrap,
+        learn=_learn,
+        temperature=lambda design, state: jnp.exp(state.log_temperature),
     )
-    return learner
 
 
-def _init(design: _Design, key: Key) -> State:
-    key_actor, key_critics = jax.random.split(key)
-    spec = design.spec
-    actor = design.actor.init(key_actor, jnp.zeros(spec.obs_size + len(spec.angles)))
-    critics = actor_critic.init_critics(design.critic, spec, key_critics, design.config.critics)
+def _init(design: Design, key: Key) -> State:
+    actor, critics = actor_critic.init_networks(design, key)
     log_temperature = jnp.log(jnp.asarray(design.config.initial_temperature, jnp.float32))
     states = (design.optimiser.init(params) for params in (actor, critics, log_temperature))
     return State(actor, critics, jax.tree.map(jnp.copy, critics), log_temperature, *states)
 
 
-def _policy(design: _Design, actor: PyTree, noise: Array, obs: Array) -> tuple[Array, Array]:
-    outputs = jnp.asarray(design.actor.apply(actor, encode(obs, design.spec.angles)))
+def _policy(design: Design, actor: PyTree, noise: Array, obs: Array) -> tuple[Array, Array]:
+    outputs = actor_critic.outputs(design, actor, obs)
     unit, log_prob = squashed.act(*squashed.split(outputs), noise)
     return squashed.from_unit(unit, design.spec.box), log_prob
 
 
-def _infer_noise(design: _Design, actor: PyTree, obs: Array, action: Array) -> Array:
-    outputs = jnp.asarray(design.actor.apply(actor, encode(obs, design.spec.angles)))
+def _infer_noise(design: Design, actor: PyTree, obs: Array, action: Array) -> Array:
+    outputs = actor_critic.outputs(design, actor, obs)
     return squashed.infer_noise(*squashed.split(outputs), squashed.to_unit(action, design.spec.box))
 
 
-def _act(design: _Design, state: State, key: Key, obs: Array, *, explore: bool) -> Array:
+def _act(design: Design, state: State, key: Key, obs: Array, *, explore: bool) -> Array:
     size = design.spec.box.size
     noise = jax.random.normal(key, (size,)) if explore else jnp.zeros(size)
     return _policy(design, state.actor, noise, obs)[0]
 
 
-def _bootstrap(design: _Design, state: State, noise: Array, obs: Array) -> Bootstrap:
+def _bootstrap(design: Design, state: State, noise: Array, obs: Array) -> Bootstrap:
     action, log_prob = _policy(design, state.actor, noise, obs)
-    values = actor_critic.critic_values(design.critic, design.spec, state.targets, obs, action)
+    values = actor_critic.values(design, state.targets, obs, action)
     return Bootstrap(action, values, -jnp.exp(state.log_temperature) * log_prob)
 
 
-def _update(learner: ActorCritic, state: State, key: Key, batch: Transition) -> tuple[State, Metrics]:
-    key_target, key_learn = jax.random.split(key)
-    examples = actor_critic.one_step_examples(learner, state, key_target, batch)
-    return learner.learn(state, key_learn, batch.obs, examples)
-
-
-def _policy_loss(design: _Design, state: State, actor: PyTree, key: Key, obs: Array) -> PolicyLoss:
+def _policy_loss(design: Design, state: State, actor: PyTree, key: Key, obs: Array) -> PolicyLoss:
     """SAC's own objective: the least critic's value and the entropy, by one action in each state."""
     noise = jax.random.normal(key, (obs.shape[0], design.spec.box.size))
     action, log_prob = jax.vmap(partial(_policy, design, actor))(noise, obs)
-    values = jax.vmap(partial(actor_critic.critic_values, design.critic, design.spec, state.critics))(obs, action)
+    values = jax.vmap(partial(actor_critic.values, design, state.critics))(obs, action)
     return PolicyLoss(jnp.mean(jnp.exp(state.log_temperature) * log_prob - jnp.min(values, axis=1)), log_prob)
 
 
 def _learn(
-    design: _Design, state: State, key: Key, obs: Array, examples: Examples, *, objective: Objective | None = None
+    design: Design, state: State, key: Key, obs: Array, examples: Examples, *, objective: Objective | None = None
 ) -> tuple[State, Metrics]:
     config, optimiser = design.config, design.optimiser
-    values = partial(actor_critic.critic_values, design.critic, design.spec)
     critics, critic_optimiser, metrics = actor_critic.critic_step(
-        values, optimiser, state.critics, state.critic_optimiser, examples
+        design, state.critics, state.critic_optimiser, examples
     )
     state = state._replace(
         critics=critics,

@@ -15,15 +15,13 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from jaxmbrl.config import configurable, option
 from jaxmbrl.envs.wrappers import select
-from jaxmbrl.models.angles import encode
-from jaxmbrl.models.networks import ACTIVATIONS, MLP
+from jaxmbrl.models.networks import ACTIVATIONS
 from jaxmbrl.policies import actor_critic, squashed
-from jaxmbrl.policies.actor_critic import ActorCritic, Bootstrap, Examples, Objective, PolicyLoss
-from jaxmbrl.types import Array, Key, Metrics, PyTree, Spec, Transition
+from jaxmbrl.policies.actor_critic import ActorCritic, Bootstrap, Design, Examples, Objective, PolicyLoss
+from jaxmbrl.types import Array, Key, Metrics, PyTree, Spec
 
 
 @configurable
@@ -65,101 +63,70 @@ class State(NamedTuple):
     updates: Array
 
 
-class _Design(NamedTuple):
-    """What the functions below are bound to."""
-
-    spec: Spec
-    config: Config
-    actor: MLP
-    critic: MLP
-    optimiser: optax.GradientTransformation
-
-
 def make(spec: Spec, config: Config | None = None) -> ActorCritic:
     """Bind TD3 to an environment's spec. Raises ValueError where actions are discrete."""
-    config = config or Config()
-    actor = MLP(config.hidden, spec.box.size, config.activation)
-    critic = MLP(config.hidden, 1, config.activation)
-    design = _Design(spec, config, actor, critic, optax.adam(config.learning_rate))
-    learner = ActorCritic(
-        init=partial(_init, design),
-        act=partial(_act, design),
-        update=lambda state, key, batch: _update(learner, state, key, batch),
-        policy=partial(_policy, design),
-        infer_noise=lambda actor, obs, action: jnp.zeros_like(action),
-        values=partial(actor_critic.critic_values, critic, spec),
-        bootstrap=partial(_bootstrap, design),
-        learn=partial(_learn, design),
-        temperature=lambda state: jnp.zeros(()),
-        discount=config.discount,
+    return actor_critic.bind(
+        actor_critic.design(spec, config or Config(), outputs=1),
+        init=_init,
+        act=_act,
+        policy=_policy,
+        infer_noise=lambda design, actor, obs, action: jnp.zeros_like(action),
+        bootstrap=_bootstrap,
+        learn=_learn,
+        temperature=lambda design, state: jnp.zeros(()),
     )
-    return learner
 
 
-def _init(design: _Design, key: Key) -> State:
-    key_actor, key_critics = jax.random.split(key)
-    spec = design.spec
-    actor = design.actor.init(key_actor, jnp.zeros(spec.obs_size + len(spec.angles)))
-    critics = actor_critic.init_critics(design.critic, spec, key_critics, design.config.critics)
+def _init(design: Design, key: Key) -> State:
+    actor, critics = actor_critic.init_networks(design, key)
     copies = jax.tree.map(jnp.copy, (actor, critics))
     states = (design.optimiser.init(params) for params in (actor, critics))
     return State(actor, critics, *copies, *states, updates=jnp.zeros((), jnp.int32))
 
 
-def _before_tanh(design: _Design, actor: PyTree, obs: Array) -> Array:
-    return jnp.asarray(design.actor.apply(actor, encode(obs, design.spec.angles)))
-
-
-def _policy(design: _Design, actor: PyTree, noise: Array, obs: Array) -> tuple[Array, Array]:
+def _policy(design: Design, actor: PyTree, noise: Array, obs: Array) -> tuple[Array, Array]:
     del noise
-    return squashed.from_unit(jnp.tanh(_before_tanh(design, actor, obs)), design.spec.box), jnp.zeros(())
+    return squashed.from_unit(jnp.tanh(actor_critic.outputs(design, actor, obs)), design.spec.box), jnp.zeros(())
 
 
-def _perturbed(design: _Design, actor: PyTree, obs: Array, noise: Array) -> Array:
-    unit = jnp.tanh(_before_tanh(design, actor, obs)) + noise
+def _perturbed(design: Design, actor: PyTree, obs: Array, noise: Array) -> Array:
+    unit = jnp.tanh(actor_critic.outputs(design, actor, obs)) + noise
     return squashed.from_unit(jnp.clip(unit, -1.0, 1.0), design.spec.box)
 
 
-def _act(design: _Design, state: State, key: Key, obs: Array, *, explore: bool) -> Array:
+def _act(design: Design, state: State, key: Key, obs: Array, *, explore: bool) -> Array:
     size = design.spec.box.size
     noise = design.config.exploration * jax.random.normal(key, (size,)) if explore else jnp.zeros(size)
     return _perturbed(design, state.actor, obs, noise)
 
 
-def _bootstrap(design: _Design, state: State, noise: Array, obs: Array) -> Bootstrap:
+def _bootstrap(design: Design, state: State, noise: Array, obs: Array) -> Bootstrap:
     limit = design.config.target_noise_clip
     noise = jnp.clip(design.config.target_noise * noise, -limit, limit)
     action = _perturbed(design, state.target_actor, obs, noise)
-    values = actor_critic.critic_values(design.critic, design.spec, state.targets, obs, action)
+    values = actor_critic.values(design, state.targets, obs, action)
     return Bootstrap(action, values, jnp.zeros(()))
 
 
-def _update(learner: ActorCritic, state: State, key: Key, batch: Transition) -> tuple[State, Metrics]:
-    key_target, key_learn = jax.random.split(key)
-    examples = actor_critic.one_step_examples(learner, state, key_target, batch)
-    return learner.learn(state, key_learn, batch.obs, examples)
-
-
-def _policy_loss(design: _Design, state: State, actor: PyTree, key: Key, obs: Array) -> PolicyLoss:
+def _policy_loss(design: Design, state: State, actor: PyTree, key: Key, obs: Array) -> PolicyLoss:
     """TD3's own objective: the first critic's value of the policy's action."""
     del key
 
     def loss(obs: Array) -> Array:
-        x = _before_tanh(design, actor, obs)
+        x = actor_critic.outputs(design, actor, obs)
         action = squashed.from_unit(jnp.tanh(x), design.spec.box)
-        value = actor_critic.critic_values(design.critic, design.spec, state.critics, obs, action)[0]
+        value = actor_critic.values(design, state.critics, obs, action)[0]
         return design.config.saturation_penalty * jnp.sum(jnp.square(x)) - value
 
     return PolicyLoss(jnp.mean(jax.vmap(loss)(obs)), jnp.zeros(obs.shape[:1]))
 
 
 def _learn(
-    design: _Design, state: State, key: Key, obs: Array, examples: Examples, *, objective: Objective | None = None
+    design: Design, state: State, key: Key, obs: Array, examples: Examples, *, objective: Objective | None = None
 ) -> tuple[State, Metrics]:
     config, optimiser = design.config, design.optimiser
-    values = partial(actor_critic.critic_values, design.critic, design.spec)
     critics, critic_optimiser, metrics = actor_critic.critic_step(
-        values, optimiser, state.critics, state.critic_optimiser, examples
+        design, state.critics, state.critic_optimiser, examples
     )
     state = state._replace(critics=critics, critic_optimiser=critic_optimiser, updates=state.updates + 1)
     policy_loss = objective or partial(_policy_loss, design)

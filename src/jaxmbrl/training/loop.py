@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmbrl import replay as replays
+from jaxmbrl.config import ConfigError
 from jaxmbrl.envs import wrappers
 from jaxmbrl.replay import Replay
 from jaxmbrl.schedule import Schedule
@@ -72,7 +73,17 @@ class Loop(NamedTuple):
 
 
 def make_loop(env: Environment, agent: Agent, schedule: Schedule) -> Loop:
-    """Compose an environment, an agent and a schedule."""
+    """Compose an environment, an agent and a schedule.
+
+    Raises:
+        ConfigError: if what is stored before the agent first learns, or ever, is shorter than its windows.
+    """
+    for name, steps in (("prefill", schedule.prefill), ("capacity", schedule.replay_capacity)):
+        if steps < agent.window * schedule.num_envs:
+            needs = f"at least {agent.window * schedule.num_envs}, {agent.window} steps of each environment"
+            raise ConfigError(
+                f"schedule.{name}: got {steps}, needs {needs}: the agent learns from windows of that many"
+            )
     return Loop(partial(_init, env, agent, schedule), partial(_epoch, env, agent, schedule))
 
 
