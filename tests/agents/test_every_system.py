@@ -5,7 +5,12 @@ import test_policy_systems
 
 from jaxmbrl import agents
 
-ELSEWHERE = {"poplin"}  # test_poplin.py
+ELSEWHERE = {
+    "dreamer",
+    "planet",
+    "poplin",
+    "world_models",
+}  # test_latent_systems.py, test_poplin.py, test_world_models.py
 
 
 def test_every_system_has_a_learning_test():

@@ -15,8 +15,9 @@ candidates of a generation meet the same episodes; tanh for every action (the pa
 by a function of its own); M learns from windows of any start; the iterative procedure has no curiosity bonus.
 """
 
+from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -26,15 +27,18 @@ from jaxmbrl import planners
 from jaxmbrl import replay as replays
 from jaxmbrl.agents.presets import Preset, choose
 from jaxmbrl.config import ConfigError, configurable, option
-from jaxmbrl.models import mdn_rnn, vae
+from jaxmbrl.models import actions, mdn_rnn, vae
 from jaxmbrl.models.mdn_rnn import MDNRNN, Belief
 from jaxmbrl.models.networks import MLP
 from jaxmbrl.planners import cmaes
 from jaxmbrl.policies import evolution
+from jaxmbrl.policies.actor_critic import descend
 from jaxmbrl.policies.evolution import Controller
 from jaxmbrl.replay import Replay
 from jaxmbrl.schedule import Schedule
-from jaxmbrl.types import Agent, Array, Box, Environment, Key, Metrics, Planner, PyTree, Spec, TimeStep, Transition
+from jaxmbrl.types import Agent, Array, Environment, Key, Metrics, Planner, PyTree, Spec, TimeStep, Transition
+
+Loss: TypeAlias = Callable[[PyTree, Key, PyTree], tuple[Array, Metrics]]  # of ONE example: (loss [], metrics)
 
 ENCODE_ROWS = 64  # rows of the store that are encoded at once: bounds the memory that images take
 EVOLUTIONS: dict[str, type] = {name: planners.CONFIGS[name] for name in ("cem", "cmaes", "es")}  # they need no gradient
@@ -46,10 +50,10 @@ class Config:
     """The paper's car racing (App. A), evolved in the environment."""
 
     model: mdn_rnn.Config = option(mdn_rnn.Config(), "V and M")
-    autoencoder_steps: int = option(100_000, "gradient steps of V a fit", low=0)
+    autoencoder_steps: int = option(100_000, "gradient steps of V a fit", low=1)
     autoencoder_batch: int = option(100, "observations a step", low=1)
     autoencoder_rate: float = option(1e-4, "Adam's step size", above=0.0)
-    recurrent_steps: int = option(4_000, "gradient steps of M a fit", low=0)
+    recurrent_steps: int = option(4_000, "gradient steps of M a fit", low=1)
     sequences: int = option(100, "sequences a step of M (B)", low=1)
     length: int = option(999, "steps of a sequence (T)", low=1)
     recurrent_rate: float = option(1e-3, "Adam's first step size", above=0.0)
@@ -107,9 +111,8 @@ def make(spec: Spec, config: Config | None = None, *, env: Environment | None = 
     config = config or Config()
     if config.evolve_in == "environment" and env is None:
         raise ConfigError("evolve_in: got environment, needs the environment: pass env=")
-    outputs = spec.action.size if isinstance(spec.action, Box) else spec.action.num
     controller = evolution.controller(
-        spec, MLP(config.hidden, outputs), config.model.autoencoder.latent + config.model.hidden
+        spec, MLP(config.hidden, actions.size(spec.action)), config.model.autoencoder.latent + config.model.hidden
     )
     system = _System(
         env=env,
@@ -160,25 +163,34 @@ def _fit(system: _System, state: State, key: Key, replay: Replay) -> tuple[State
     return state, metrics | recurrent_metrics | evolution_metrics
 
 
-def _fit_autoencoder(system: _System, state: State, key: Key, replay: Replay) -> tuple[State, Metrics]:
-    config = system.config
+def _minimise(
+    optimiser: optax.GradientTransformation, loss: Loss, draw: Callable[[Key], PyTree], start: PyTree, keys: Key
+) -> tuple[PyTree, Metrics]:
+    """A gradient step on fresh data for each key, from (params, optimiser's state); metrics of the last tenth."""
 
-    def objective(params: vae.Params, key: Key, obs: Array) -> tuple[Array, Metrics]:
-        keys = jax.random.split(key, config.autoencoder_batch)
-        loss, metrics = jax.vmap(system.model.autoencoder.loss, in_axes=(None, 0, 0))(params, keys, obs)
-        return jnp.mean(loss), jax.tree.map(jnp.mean, metrics)
+    def objective(params: PyTree, key: Key, batch: PyTree) -> tuple[Array, Metrics]:
+        each = jax.random.split(key, len(jax.tree.leaves(batch)[0]))
+        return jax.tree.map(jnp.mean, jax.vmap(loss, in_axes=(None, 0, 0))(params, each, batch))
 
-    def step(carry: tuple[vae.Params, PyTree], key: Key) -> tuple[tuple[vae.Params, PyTree], Metrics]:
-        params, optimiser = carry
+    def step(carry: tuple[PyTree, PyTree], key: Key) -> tuple[tuple[PyTree, PyTree], Metrics]:
+        params, state = carry
         key_draw, key_loss = jax.random.split(key)
-        obs = replays.sample(key_draw, replay, config.autoencoder_batch).obs
-        gradient, metrics = jax.grad(objective, has_aux=True)(params, key_loss, obs)
-        updates, optimiser = system.autoencoder.update(gradient, optimiser)
-        return (jax.tree.map(jnp.add, params, updates), optimiser), metrics
+        gradient, metrics = jax.grad(objective, has_aux=True)(params, key_loss, draw(key_draw))
+        return descend(optimiser, gradient, params, state), metrics
 
-    start = (state.model.autoencoder, state.autoencoder)
-    (params, optimiser), metrics = jax.lax.scan(step, start, jax.random.split(key, config.autoencoder_steps))
-    return state._replace(model=state.model._replace(autoencoder=params), autoencoder=optimiser), _last(metrics)
+    end, metrics = jax.lax.scan(step, start, keys)
+    return end, jax.tree.map(lambda leaf: jnp.mean(leaf[-max(len(leaf) // 10, 1) :]), metrics)
+
+
+def _fit_autoencoder(system: _System, state: State, key: Key, replay: Replay) -> tuple[State, Metrics]:
+    (params, optimiser), metrics = _minimise(
+        system.autoencoder,
+        system.model.autoencoder.loss,
+        lambda key: replays.sample(key, replay, system.config.autoencoder_batch).obs,
+        (state.model.autoencoder, state.autoencoder),
+        jax.random.split(key, system.config.autoencoder_steps),
+    )
+    return state._replace(model=state.model._replace(autoencoder=params), autoencoder=optimiser), metrics
 
 
 def encode(model: MDNRNN, params: mdn_rnn.Params, replay: Replay) -> Replay:
@@ -197,23 +209,14 @@ def encode(model: MDNRNN, params: mdn_rnn.Params, replay: Replay) -> Replay:
 
 def _fit_recurrent(system: _System, state: State, key: Key, latents: Replay) -> tuple[State, Metrics]:
     config = system.config
-
-    def objective(params: mdn_rnn.Params, key: Key, data: Transition) -> tuple[Array, Metrics]:
-        keys = jax.random.split(key, config.sequences)
-        loss, metrics = jax.vmap(system.model.loss, in_axes=(None, 0, 0))(params, keys, data)
-        return jnp.mean(loss), jax.tree.map(jnp.mean, metrics)
-
-    def step(carry: tuple[mdn_rnn.Params, PyTree], key: Key) -> tuple[tuple[mdn_rnn.Params, PyTree], Metrics]:
-        params, optimiser = carry
-        key_draw, key_loss = jax.random.split(key)
-        data = replays.sample_sequences(key_draw, latents, config.sequences, config.length)
-        gradient, metrics = jax.grad(objective, has_aux=True)(params, key_loss, data)
-        updates, optimiser = system.recurrent.update(gradient, optimiser)
-        return (jax.tree.map(jnp.add, params, updates), optimiser), metrics
-
-    start = (state.model, state.recurrent)
-    (params, optimiser), metrics = jax.lax.scan(step, start, jax.random.split(key, config.recurrent_steps))
-    return state._replace(model=params, recurrent=optimiser), _last(metrics)
+    (params, optimiser), metrics = _minimise(
+        system.recurrent,
+        system.model.loss,
+        lambda key: replays.sample_sequences(key, latents, config.sequences, config.length),
+        (state.model, state.recurrent),
+        jax.random.split(key, config.recurrent_steps),
+    )
+    return state._replace(model=params, recurrent=optimiser), metrics
 
 
 def _evolve(system: _System, state: State, key: Key, latents: Replay) -> tuple[State, Metrics]:
@@ -244,11 +247,6 @@ def _evolve(system: _System, state: State, key: Key, latents: Replay) -> tuple[S
         steps = config.planner.population * config.planner.iterations * config.episodes * config.horizon
         metrics["evolution_steps"] = jnp.asarray(steps, jnp.float32)
     return state._replace(plan=plan, controller=controller), metrics
-
-
-def _last(metrics: Metrics) -> Metrics:
-    """The mean over the last tenth of the steps."""
-    return jax.tree.map(lambda leaf: jnp.mean(leaf[-max(len(leaf) // 10, 1) :]) if len(leaf) else leaf.sum(), metrics)
 
 
 def preset(name: str, spec: Spec) -> Preset:

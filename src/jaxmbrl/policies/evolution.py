@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
+from jaxmbrl.models.actions import from_unit
 from jaxmbrl.planners.candidates import Objective
 from jaxmbrl.planners.receding import Steering, discounted_return
 from jaxmbrl.types import Array, Box, Environment, Key, Metrics, Prediction, PyTree, Spec, TimeStep, WorldModel
@@ -59,8 +60,7 @@ def controller(spec: Spec, network: nn.Module, num_features: int) -> Controller:
     def act(theta: Array, features: Array) -> Array:
         outputs = jnp.asarray(network.apply(unravel(theta), features))
         if isinstance(spec.action, Box):
-            low, high = spec.action
-            return 0.5 * (1.0 + jnp.tanh(outputs)) * (high - low) + low
+            return from_unit(jnp.tanh(outputs), spec.action)
         return jnp.argmax(outputs).astype(jnp.int32)
 
     return Controller(vector.size, act)
