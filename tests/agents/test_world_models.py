@@ -46,16 +46,21 @@ def run(evolve_in):
     return jax.device_get(jax.jit(jax.vmap(program))(jax.random.split(jax.random.key(0), 4))[1])
 
 
-@pytest.mark.parametrize("evolve_in", ["dream", "environment"])
-def test_learns_to_hold_still(evolve_in):
-    """PILOT."""
-    returns = run(evolve_in)["eval_return"][:, -1]
-    assert returns.mean() > -1.5, returns
+def test_learns_to_hold_still_in_the_dream():
+    """Doing nothing scores -3.3 on average, the optimum -0.03; a pilot of four seeds had -0.67 to -0.80.
+
+    The threshold lies far more than 4 standard errors below (std between seeds 0.06). PLANT
+    """
+    returns = run("dream")["eval_return"][:, -1]
+    assert returns.mean() > -1.3, returns
 
 
-def test_steps_of_evolution_are_counted():
-    assert np.all(run("environment")["evolution_steps"] == 16 * 20 * 8 * 10)
-    assert "evolution_steps" not in run("dream")
+@pytest.mark.slow
+def test_learns_to_hold_still_in_the_environment():
+    """ENVPILOT."""
+    metrics = run("environment")
+    assert metrics["eval_return"][:, -1].mean() > -1.3
+    assert np.all(metrics["evolution_steps"] == 16 * 20 * 8 * 10)
 
 
 def test_latents_keep_their_place_in_the_store(key):
