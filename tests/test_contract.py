@@ -32,9 +32,10 @@ from jaxmbrl.agents import (
     sac_svg,
     steve,
     svg,
+    world_models,
 )
 from jaxmbrl.envs import classic, wrappers
-from jaxmbrl.models import ensemble, fitting, one_step, optimisers, rssm, simulator
+from jaxmbrl.models import ensemble, fitting, mdn_rnn, one_step, optimisers, rssm, simulator, vae
 from jaxmbrl.planners import cem
 from jaxmbrl.policies import imagination, imitation, ppo, td3, trpo
 from jaxmbrl.policies import sac as sac_policy
@@ -85,13 +86,13 @@ def model_row(world, batch=lambda key: experience(key, 4)):
     return Row(begin, advance)
 
 
-def sequence_model_row(config):
+def sequence_model_row(world):
     """A model that learns from sequences."""
 
     def batch(key):
         return jax.tree.map(lambda leaf: leaf.reshape((2, 3, *leaf.shape[1:])), experience(key, 6))
 
-    return model_row(rssm.make(ENV.spec, config).world, batch)
+    return model_row(world, batch)
 
 
 def system_row(name, config, **options):
@@ -185,6 +186,11 @@ RSSM = {
     "gaussian": dataclasses.replace(LATENT, overshooting=1),
     "classes": dataclasses.replace(LATENT, classes=2, norm=True, reward_head="symexp_twohot"),
 }
+RECURRENT = mdn_rnn.Config(autoencoder=vae.Config(latent=2, hidden=(4,)), cell="lstm", hidden=4, mixtures=2)
+SEQUENCE_MODELS = {
+    f"mdn_rnn/{cell}": lambda cell=cell: mdn_rnn.make(ENV.spec, dataclasses.replace(RECURRENT, cell=cell)).world
+    for cell in mdn_rnn.CELLS
+}
 POLICY = sac_policy.Config(hidden=(4,), learning_rate=1e-2)
 ONE_MODEL, TWO_MODELS = (
     ensemble.Members(member=one_step.Config(hidden=(8,), family="deterministic"), size=size, elites=size)
@@ -241,6 +247,18 @@ SYSTEMS = {
     "sac_svg": sac_svg.Config(policy=POLICY, model=ONE_MODEL, fit=FIT, horizon=2, batch_size=4, updates=2),
     "steve": steve.Config(policy=POLICY, model=TWO_MODELS, fit=FIT, horizon=2, batch_size=4, updates=2),
     "svg": svg.Config(policy=POLICY, model=ONE_MODEL, fit=FIT, horizon=2, batch_size=4, updates=2),
+    "world_models": world_models.Config(
+        model=RECURRENT,
+        autoencoder_steps=2,
+        autoencoder_batch=4,
+        recurrent_steps=2,
+        sequences=2,
+        length=3,
+        planner=PLANNERS["cmaes"],
+        evolve_in="dream",
+        episodes=2,
+        horizon=3,
+    ),
 }
 DREAMER_V3 = dataclasses.replace(
     SYSTEMS["dreamer"],
@@ -265,7 +283,11 @@ ON_POLICY = {
 ROWS: dict[str, Callable[[], Row]] = {
     **{f"planner/{name}": lambda c=config: planner_row(c) for name, config in PLANNERS.items()},
     **{f"model/{name}": lambda m=make: model_row(m()) for name, make in MODELS.items()},
-    **{f"model/rssm/{name}": lambda c=config: sequence_model_row(c) for name, config in RSSM.items()},
+    **{
+        f"model/rssm/{name}": lambda c=config: sequence_model_row(rssm.make(ENV.spec, c).world)
+        for name, config in RSSM.items()
+    },
+    **{f"model/{name}": lambda m=make: sequence_model_row(m()) for name, make in SEQUENCE_MODELS.items()},
     **{f"learner/{name}": lambda m=make: learner_row(m()) for name, make in LEARNERS.items()},
     **{f"learner/{name}": lambda m=make: learner_row(m(), (2, 3)) for name, make in ON_POLICY.items()},
     **{f"system/{name}": lambda n=name, c=config: system_row(n, c) for name, config in SYSTEMS.items()},
@@ -277,6 +299,9 @@ ROWS: dict[str, Callable[[], Row]] = {
     "system/pets_with_prior": lambda: system_row("pets", dataclasses.replace(SYSTEMS["pets"], prior=CLONED)),
     "system/pets_on_simulator": lambda: system_row(
         "pets", pets.Config(horizon=3, model=simulator.Config(), planner=cem.Config(12, 3, 2)), env=ENV
+    ),
+    "system/world_models_in_environment": lambda: system_row(
+        "world_models", dataclasses.replace(SYSTEMS["world_models"], evolve_in="environment"), env=ENV
     ),
     **{f"env/{name}": lambda n=name: env_row(envs.make(n, episode_length=2)) for name in classic.NAMES},
     **{

@@ -5,7 +5,8 @@ import test_policy_systems
 
 from jaxmbrl import agents
 
-ELSEWHERE = {"nagabandi", "poplin"}  # test_nagabandi.py, test_poplin.py
+# test_latent_systems.py, test_nagabandi.py, test_poplin.py, test_world_models.py
+ELSEWHERE = {"dreamer", "nagabandi", "planet", "poplin", "world_models"}
 
 
 def test_every_system_has_a_learning_test():

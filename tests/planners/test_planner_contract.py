@@ -19,7 +19,7 @@ ROWS = {
     "cem": (planners.cem.Config(population=40, elites=8, iterations=3), {"alpha": (0.0, 0.5)}),
     "cmaes": (planners.cmaes.Config(population=12, iterations=3), {"std": (0.1, 0.5)}),
     "es": (
-        planners.es.Config(population=12, iterations=3),
+        planners.es.Config(population=12, iterations=3, std=0.5),
         {"std": (0.1, 0.5), "learning_rate": (0.01, 0.1)},
     ),
     "gradient": (planners.gradient.Config(restarts=3, iterations=5), {"learning_rate": (0.01, 0.3)}),

@@ -19,6 +19,7 @@ SYSTEMS: dict[str, str] = {
     "sac_svg": "SAC-SVG: an actor that climbs a model's value (Amos et al. 2020)",
     "steve": "STEVE: value expansion weighed by an ensemble's agreement (Buckman et al. 2018)",
     "svg": "SVG: value gradients along real trajectories (Heess et al. 2015)",
+    "world_models": "World Models: a small controller, evolved in a recurrent model's dreams (Ha and Schmidhuber 2018)",
 }
 
 

@@ -86,9 +86,10 @@ class Decoder(nn.Module):
         width = self.depth * 2 ** (len(kernels) - 1)
         dtype, precision = product_dtype(self.precision)
         x = nn.Dense(8 * width, dtype=dtype, precision=precision, name="embed")(features)
-        # A transposed convolution of a 1 x 1 map is a dense layer.
-        x = nn.Dense(STEM * STEM * width, dtype=dtype, precision=precision, name="stem")(x)
-        x = activate(x).reshape((*features.shape[:-1], STEM, STEM, width))
+        # A transposed convolution of a 1 x 1 map is a dense layer whose bias is shared by the pixels.
+        x = nn.Dense(STEM * STEM * width, use_bias=False, dtype=dtype, precision=precision, name="stem")(x)
+        bias = self.param("stem_bias", nn.initializers.zeros_init(), (width,))
+        x = activate(x.reshape((*features.shape[:-1], STEM, STEM, width)) + bias)
         for layer, size in enumerate(kernels):
             last = layer == len(kernels) - 1
             filters = self.shape[-1] if last else x.shape[-1] // 2

@@ -23,9 +23,9 @@ import jax.numpy as jnp
 import optax
 
 from jaxmbrl.config import configurable, option
-from jaxmbrl.models import vae
+from jaxmbrl.models import actions, vae
 from jaxmbrl.models.vae import VAE, Posterior
-from jaxmbrl.types import Array, Box, Key, Metrics, Prediction, PyTree, Spec, TimeStep, Transition, WorldModel
+from jaxmbrl.types import Array, Key, Metrics, Prediction, PyTree, Spec, TimeStep, Transition, WorldModel
 
 CELLS: dict[str, Callable[[int], nn.RNNCellBase]] = {"lstm": nn.OptimizedLSTMCell, "gru": nn.GRUCell}
 MIN_STD = 1e-6  # of a reward that never varied
@@ -168,18 +168,9 @@ def _memory(design: _Design) -> PyTree:
     return (zeros, zeros) if design.config.cell == "lstm" else zeros
 
 
-def _inputs(design: _Design, latent: Array, action: Array) -> Array:
-    """[Z + A]: the latent, and the action in shares of its half range, or one-hot."""
-    if isinstance(design.spec.action, Box):
-        low, high = design.spec.action
-        return jnp.concatenate([latent, (2.0 * action - low - high) / (high - low)])
-    return jnp.concatenate([latent, jax.nn.one_hot(action, design.spec.action.num)])
-
-
 def _init(design: _Design, key: Key) -> Params:
     key_autoencoder, key_cell, key_heads = jax.random.split(key, 3)
-    num_actions = design.spec.action.size if isinstance(design.spec.action, Box) else design.spec.action.num
-    inputs = jnp.zeros(design.config.autoencoder.latent + num_actions)
+    inputs = jnp.zeros(design.config.autoencoder.latent + actions.size(design.spec.action))
     cell = design.cell.init(key_cell, _memory(design), inputs)
     heads = design.heads.init(key_heads, jnp.zeros(design.config.hidden))
     return Params(design.autoencoder.init(key_autoencoder), cell, heads, jnp.zeros(()), jnp.ones(()))
@@ -197,7 +188,8 @@ def _calibrate(design: _Design, params: Params, transitions: Transition, weight:
 
 
 def _advance(design: _Design, params: Params, belief: Belief, action: Array) -> PyTree:
-    return design.cell.apply(params.cell, belief.memory, _inputs(design, belief.latent, action))[0]
+    inputs = jnp.concatenate([belief.latent, actions.encode(action, design.spec.action)])
+    return design.cell.apply(params.cell, belief.memory, inputs)[0]
 
 
 def _apply_heads(design: _Design, params: Params, hidden: Array) -> _Heads:
