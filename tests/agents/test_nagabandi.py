@@ -103,7 +103,7 @@ def test_labels_are_what_mpc_did_and_would_do(key):
 
     def answer(key, obs):
         timestep = TimeStep((), obs, jnp.zeros(()), jnp.array(False), jnp.array(False))
-        return EXPERT.act(state.expert, jax.random.split(key)[1], EXPERT.memory((), key), timestep, explore=False)[0]
+        return EXPERT.act(state.expert, key, EXPERT.memory((), key), timestep, explore=False)[0]
 
     np.testing.assert_allclose(state.labels.action[60:90], jax.jit(jax.vmap(answer))(keys, data.obs[-30:]), rtol=1e-4)
 

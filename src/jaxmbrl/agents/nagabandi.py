@@ -207,14 +207,13 @@ def _clone(system: _System, replay: Replay, agent_state: State, key: Key) -> tup
 def _dagger(system: _System, replay: Replay, agent_state: State, key: Key) -> tuple[State, Metrics]:
     """Label what the policy met, and fit the policy to all labels."""
     config = system.config
-    key_label, key_fit = jax.random.split(key)
+    key_label, key_fit, key_memory = jax.random.split(key, 3)
 
     def expert(key: Key, obs: Array) -> Array:
-        key_memory, key_act = jax.random.split(key)
         start = TimeStep((), obs, jnp.zeros(()), jnp.array(False), jnp.array(False))
-        memory = system.expert.memory(agent_state.expert, key_memory)
-        return system.expert.act(agent_state.expert, key_act, memory, start, explore=False)[0]
+        return system.expert.act(agent_state.expert, key, memory, start, explore=False)[0]
 
+    memory = system.expert.memory(agent_state.expert, key_memory)
     met = _flat(_latest(replay, config.round_steps)).obs
     fresh = imitation.relabel(key_label, met, expert, batch_size=config.label_batch)
     done = agent_state.fits - config.plan_fits - 1
