@@ -355,12 +355,12 @@ SEEDS = np.array([17, 18])
 
 # JAX's checker takes a gather of some keys, or a scan over them under vmap, for the use of all of them.
 MISREAD = {
-    "system/nagabandi",
     "planner/icem",
     "model/rssm/classes",
     "model/rssm/gaussian",
     "system/dreamer",
     "system/dreamer_v3",
+    "system/nagabandi",
     "system/planet",
 }
 
