@@ -176,7 +176,7 @@ def learn():
 def test_every_phase_learns_linear_quadratic_control():
     """Doing nothing scores -10. The policy ends better than the planner that taught it, as it averages its noise.
 
-    The thresholds lie 6 standard errors below the pilot's means. Planted bug: advantages of the wrong sign ended at -24.
+    Thresholds lie 6 standard errors below the pilot's means. Planted bug: advantages of the wrong sign ended at -24.
     """
     returns = learn()
     for epoch, (phase, least, (mean, std)) in LEARNS.items():
