@@ -49,7 +49,8 @@ def run(evolve_in):
 def test_learns_to_hold_still_in_the_dream():
     """Doing nothing scores -3.3 on average, the optimum -0.03; a pilot of four seeds had -0.67 to -0.80.
 
-    The threshold lies far more than 4 standard errors below (std between seeds 0.06). PLANT
+    The threshold lies far more than 4 standard errors below (std between seeds 0.06). Planted: dreamt rewards of the
+    wrong sign gave -106 to -122.
     """
     returns = run("dream")["eval_return"][:, -1]
     assert returns.mean() > -1.3, returns
@@ -57,7 +58,7 @@ def test_learns_to_hold_still_in_the_dream():
 
 @pytest.mark.slow
 def test_learns_to_hold_still_in_the_environment():
-    """ENVPILOT."""
+    """True rewards: a pilot of four seeds had -0.20 to -0.48."""
     metrics = run("environment")
     assert metrics["eval_return"][:, -1].mean() > -1.3
     assert np.all(metrics["evolution_steps"] == 16 * 20 * 8 * 10)
