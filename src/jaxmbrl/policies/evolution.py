@@ -91,19 +91,27 @@ def objective(
         ``(key, candidates [N, D]) -> scores [N]``, not finite where any episode's return is not.
     """
     idle = jnp.zeros((horizon, 0))  # nothing but the policy steers
+    many = side_by_side(world, episodes)
 
-    def episode(theta: Array, key: Key, state: PyTree) -> Array:
-        steering = Steering(lambda _: idle, lambda features, _: act(theta, features))
-        return discounted_return(params, key, state, theta, model=world, discount=discount, steering=steering)
+    def score(theta: Array, key: Key, states: PyTree) -> Array:
+        steering = Steering(lambda _: idle, lambda features, _: jax.vmap(act, in_axes=(None, 0))(theta, features))
+        return discounted_return(params, key, states, theta, model=many, discount=discount, steering=steering)
 
     def scores(key: Key, candidates: Array) -> Array:
         key_begin, key_episodes = jax.random.split(key)
         states = jax.vmap(begin)(jax.random.split(key_begin, episodes))
-        keys = jax.random.split(key_episodes, episodes)
-        each = jax.vmap(jax.vmap(episode, in_axes=(None, 0, 0)), in_axes=(0, None, None))
-        return jnp.mean(each(candidates, keys, states), axis=1)
+        return jax.vmap(score, in_axes=(0, None, None))(candidates, key_episodes, states)
 
     return scores
+
+
+def side_by_side(world: WorldModel, num: int) -> WorldModel:
+    """``num`` copies of a model in one, whose belief has the shape S = [num]; changes only what imagination needs."""
+
+    def step(params: PyTree, key: Key, state: PyTree, action: Array) -> tuple[PyTree, Prediction]:
+        return jax.vmap(world.step, in_axes=(None, 0, 0, 0))(params, jax.random.split(key, num), state, action)
+
+    return world._replace(step=step, features=jax.vmap(world.features, in_axes=(None, 0)))
 
 
 def filtered(env: Environment, world: WorldModel) -> WorldModel:
