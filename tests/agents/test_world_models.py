@@ -50,7 +50,7 @@ def test_learns_to_hold_still_in_the_dream():
     """Doing nothing scores -3.3 on average, the optimum -0.03; a pilot of four seeds had -0.67 to -0.80.
 
     The threshold lies far more than 4 standard errors below (std between seeds 0.06). Planted: dreamt rewards of the
-    wrong sign gave -106 to -122.
+    wrong sign gave -106 to -122; actions that M does not see, -20 to -85.
     """
     returns = run("dream")["eval_return"][:, -1]
     assert returns.mean() > -1.3, returns
