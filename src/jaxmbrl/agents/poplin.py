@@ -157,8 +157,7 @@ def _act(
     params = agent_state.policy.params
     if system.config.control == "policy" and not explore:
         return system.student.action(params, timestep.obs), memory, ()
-    key_start, key_plan = jax.random.split(key)
-    key_start, key_propose, key_lesson = jax.random.split(key_start, 3)
+    key_start, key_plan, key_propose, key_lesson = jax.random.split(key, 4)  # the first three as `mpc` splits them
     belief = system.world.start(agent_state.model.params, key_start, timestep)
     if system.config.variant == "a_init":
         answer, horizon, box = partial(system.student.action, params), system.config.horizon, system.spec.box
