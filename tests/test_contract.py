@@ -355,6 +355,8 @@ SEEDS = np.array([17, 18])
 
 # JAX's checker takes a gather of some keys, or a scan over them under vmap, for the use of all of them.
 MISREAD = {
+    "system/world_models",
+    "system/world_models_in_environment",
     "planner/icem",
     "model/rssm/classes",
     "model/rssm/gaussian",

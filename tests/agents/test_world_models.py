@@ -46,6 +46,7 @@ def run(evolve_in):
     return jax.device_get(jax.jit(jax.vmap(program))(jax.random.split(jax.random.key(0), 4))[1])
 
 
+@pytest.mark.slow
 def test_learns_to_hold_still_in_the_dream():
     """Doing nothing scores -3.3 on average, the optimum -0.03; a pilot of four seeds had -0.67 to -0.80.
 

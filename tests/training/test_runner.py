@@ -276,6 +276,6 @@ def test_examine_repeats_itself_and_tells_the_seeds_apart(tmp_path):
     assert seen.returns.shape == (2, 3) and np.unique(seen.returns).size == 6
     assert written["mean"] == pytest.approx(seen.returns.mean())
     assert [entry["seed"] for entry in written["seeds"]] == [3, 4]
-    assert seen.viewer.read_bytes()[:4] == b"GIF8"
+    assert seen.pictures[0].read_bytes()[:4] == b"GIF8"
     np.testing.assert_array_equal(examine(tmp_path / "run", episodes=3, seed=0).returns, seen.returns)
     assert not np.array_equal(examine(tmp_path / "run", episodes=3, seed=1).returns, seen.returns)
