@@ -15,3 +15,10 @@ jax.config.update("jax_debug_nans", True)
 @pytest.fixture
 def key():
     return jax.random.key(0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forget_programs():
+    """A worker that kept every program of the suite would run out of memory maps, and crash."""
+    yield
+    jax.clear_caches()
