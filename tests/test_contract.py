@@ -344,7 +344,8 @@ def compiled(name):
     return Compiled(name, row, jax.jit(row.begin), advance, traces)
 
 
-@pytest.fixture(params=sorted(ROWS))
+# A row's tests share its compilations, so that one worker gets them all (``--dist loadgroup``).
+@pytest.fixture(params=[pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in sorted(ROWS)])
 def case(request):
     return compiled(request.param)
 
@@ -401,8 +402,8 @@ def loop(case, index=0):
 
 
 def test_jit_changes_nothing(case):
-    if case.name.startswith("system/"):
-        pytest.skip("a minute of small compilations, for what the rows of its parts show")
+    if case.name.startswith(("system/", "model/rssm/", "model/mdn_rnn/")):
+        pytest.skip("up to a minute of small compilations, for what the rows or tests of its parts show")
     key_begin, key_steps = begin_keys()
     carries, outputs = loop(case)
     close(case.row.begin(key_begin), carries[0])

@@ -83,6 +83,7 @@ def make(spec: Spec, config: Config | None = None, *, env: Environment | None = 
         fit=lambda state, key, replay: (state, {}),
         improve=partial(_improve, parts),
         foresee=lambda state, *seen, **options: latent_model.foresee(model, state.model.params, *seen, **options),
+        window=parts.learning.window,
     )
 
 

@@ -56,10 +56,12 @@ class Learning(NamedTuple):
         init: ``(key) -> ModelState``.
         update: ``(ModelState, key, replay) -> (ModelState, metrics, states [B, T], frames [B, T])``: one gradient step;
             ``states`` are the beliefs that it filtered on its way.
+        window: consecutive transitions that a sequence is made of, T - 1.
     """
 
     init: Callable[[Key], ModelState]
     update: Callable[[ModelState, Key, Replay], tuple[ModelState, Metrics, PyTree, Frames]]
+    window: int
 
 
 def learning(model: LatentModel, config: Fit) -> Learning:
@@ -70,7 +72,7 @@ def learning(model: LatentModel, config: Fit) -> Learning:
         params = model.world.init(key)
         return ModelState(params, optimiser.init(params))
 
-    return Learning(init, partial(_update, model, config, optimiser))
+    return Learning(init, partial(_update, model, config, optimiser), config.length - 1)
 
 
 def _update(

@@ -63,6 +63,7 @@ def make(spec: Spec, config: Config | None = None, *, env: Environment | None = 
         fit=partial(_fit, parts),
         improve=lambda state, key, replay: (state, {}),
         foresee=lambda state, *seen, **options: latent_model.foresee(model, state.params, *seen, **options),
+        window=parts.learning.window,
     )
 
 

@@ -225,8 +225,7 @@ def _evidence(design: _Design, params: PyTree, key: Key, sequence: Frames) -> tu
         "representation": config.representation_scale,
     }
     if config.overshooting:
-        further = _overshoot(design, params, key_overshoot, sequence, filtered)
-        parts["overshooting"] = costing(further)
+        parts["overshooting"] = jnp.mean(_overshoot(design, params, key_overshoot, sequence, filtered))
         scales["overshooting"] = config.dynamics_scale
     loss = sum((scales.get(name, 1.0) * part for name, part in parts.items()), jnp.zeros(()))
     metrics = {f"{name}_loss": part for name, part in parts.items()}
@@ -235,7 +234,10 @@ def _evidence(design: _Design, params: PyTree, key: Key, sequence: Frames) -> tu
 
 
 def _overshoot(design: _Design, params: PyTree, key: Key, sequence: Frames, filtered: Filtered) -> Array:
-    """Divergence [T, steps] of posteriors from priors several steps ahead (PlaNet, Eq. 7), 0 across a reset."""
+    """What posteriors' divergence from priors several steps ahead costs, [T, steps] (PlaNet, Eq. 7).
+
+    Below ``free_nats`` it moves nothing, as in the filter, and it is 0 where an episode or the sequence ends in between.
+    """
     length = len(sequence.reward)
 
     def ahead(key: Key, begin: Array) -> Array:
@@ -249,13 +251,12 @@ def _overshoot(design: _Design, params: PyTree, key: Key, sequence: Frames, filt
             deter = _advance(design, params, state, actions.encode(sequence.action[place], design.spec.action))
             prior = design.apply(params, "prior", deter)
             far = design.latent.kl(jax.lax.stop_gradient(filtered.posterior[place]), prior)
-            return (State(deter, design.latent.sample(key, prior)), running), jnp.where(
-                running & (offset > 1), far, 0.0
-            )
+            cost = jnp.where(running, jnp.maximum(far, design.config.free_nats), 0.0)
+            return (State(deter, design.latent.sample(key, prior)), running), cost
 
         steps = design.config.overshooting + 1
         inputs = (jax.random.split(key, steps), 1 + jnp.arange(steps))
-        return jax.lax.scan(step, (state, jnp.ones((), bool)), inputs)[1][1:]
+        return jax.lax.scan(step, (state, jnp.ones((), bool)), inputs)[1][1:]  # one step ahead is the filter's own
 
     return jax.vmap(ahead)(jax.random.split(key, length), jnp.arange(length))
 
