@@ -77,6 +77,12 @@ class Spec(NamedTuple):
         return self.observation.shape[0]
 
     @property
+    def is_image(self) -> bool:
+        """Whether an observation is one picture, uint8 [H, W, C]."""
+        obs = self.observation
+        return isinstance(obs, jax.ShapeDtypeStruct) and len(obs.shape) == 3 and obs.dtype == jnp.uint8
+
+    @property
     def box(self) -> Box:
         """The bounds of a continuous action. Raises ValueError where actions are discrete."""
         if not isinstance(self.action, Box):
@@ -217,6 +223,7 @@ class Agent(NamedTuple):
             and the actions; None for agents whose models tell no observations.
         window: consecutive steps of one environment that it learns from at once, hence the fewest that are stored
             before it learns.
+        steps_per_fit: steps, over all environments, that it takes to lie between two fits; 0 if it does not care.
     """
 
     init: Callable[[Key], PyTree]
@@ -226,3 +233,4 @@ class Agent(NamedTuple):
     improve: Callable[[PyTree, Key, PyTree], tuple[PyTree, Metrics]]
     foresee: Callable[..., tuple[Array, Array]] | None = None
     window: int = 1
+    steps_per_fit: int = 0

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jaxmbrl import envs
+from jaxmbrl.config import ConfigError
 from jaxmbrl.envs import car_racing
 from jaxmbrl.envs.pixels import palette, raster
 
@@ -39,10 +40,11 @@ def test_tracks_are_closed_even_and_never_cross():
     assert np.ptp(lengths.sum(axis=1)) > 200  # tracks differ
 
 
-def test_enough_tiles_are_drawn():
-    """All tiles that could show in a picture, whichever way the car looks."""
-    radius = np.sqrt(2) * car_racing.HALF_VIEW + PARAMS.road
-    for track in tracks():
+@pytest.mark.parametrize("track_radius", [PARAMS.track_radius, car_racing.LIMITS["track_radius"][0]])
+def test_enough_tiles_are_drawn(track_radius):
+    """All tiles that could show in a picture, whichever way the car looks, of the widest road and the densest track."""
+    radius = np.sqrt(2) * car_racing.HALF_VIEW + car_racing.LIMITS["road"][1]
+    for track in tracks() * track_radius / PARAMS.track_radius:
         for place in track[::16]:
             for angle in np.arange(0, 2 * np.pi, np.pi / 4):
                 middle = place + car_racing.AHEAD * np.array([np.cos(angle), np.sin(angle)])
@@ -196,3 +198,9 @@ def test_the_picture_shows_the_road_where_it_is(index):
     assert not green[scenery & (distance < PARAMS.road - 0.8)].any()
     red = (np.abs(picture - np.round(255 * np.array(palette.RED))) < 40).all(axis=-1) & ~green
     np.testing.assert_allclose([(x + 0 * y)[red].mean(), (y + 0 * x)[red].mean()], [0.0, 0.0], atol=0.8)
+
+
+@pytest.mark.parametrize(("option", "value"), [("track_radius", 60.0), ("track_radius", 400.0), ("road", -3.0)])
+def test_a_track_that_no_picture_shows_is_refused(option, value):
+    with pytest.raises(ConfigError, match=rf"env.{option}: got {value}, needs"):
+        envs.make("car_racing", **{option: value})

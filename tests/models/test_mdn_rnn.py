@@ -92,20 +92,23 @@ def test_loss_is_what_steps_by_hand_predict(key, cell):
     """Advance the belief along a sequence: the mixture, the reward and the end are those that the loss judges."""
     model, params, loss = build(cell)
     params = params._replace(reward_mean=jnp.float32(2.0), reward_std=jnp.float32(3.0))
-    data = sequence(key, 5, ends=(4,))
-    belief, latent_loss, reward_loss = Belief(data.obs.mean[0], model.memory()), 0.0, 0.0
-    for t in range(5):
+    data = sequence(key, 4, ends=(3,))  # a termination
+    assert data.terminated[3]
+    belief, latent_loss, reward_loss, end_loss = Belief(data.obs.mean[0], model.memory()), 0.0, 0.0, 0.0
+    for t in range(4):
         belief = belief._replace(latent=data.obs.mean[t])
         memory = model.advance(params, belief, data.action[t])
         density = mdn_rnn.log_prob(model.mixture(params, memory), data.next_obs.mean[t])
         after, prediction = model.world.step(params, key, belief, data.action[t])
         jax.tree.map(np.testing.assert_allclose, after.memory, memory)
-        latent_loss -= float(np.mean(density)) / 5
-        reward_loss += 0.5 * float((prediction.reward - data.reward[t]) / 3.0) ** 2 / 5
+        latent_loss -= float(np.mean(density)) / 4
+        reward_loss += 0.5 * float((prediction.reward - data.reward[t]) / 3.0) ** 2 / 4
+        end_loss -= np.log(prediction.discount if t < 3 else 1.0 - prediction.discount) / 4
         belief = belief._replace(memory=memory)
     _, metrics = loss(params, key, data)
     np.testing.assert_allclose(metrics["latent_loss"], latent_loss, rtol=1e-5)
     np.testing.assert_allclose(metrics["reward_loss"], reward_loss, rtol=1e-5)
+    np.testing.assert_allclose(metrics["end_loss"], end_loss, rtol=1e-5)
 
 
 def test_belief_starts_empty_and_observes_what_it_sees(key):

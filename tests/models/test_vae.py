@@ -63,12 +63,12 @@ def test_bound_is_tight_with_the_exact_posterior_and_below_with_any_other(key):
     bound = bound_of(model)(params, jnp.float32(data))
     np.testing.assert_allclose(bound, exact, atol=0.15)  # one row's standard error is about 0.03
     np.testing.assert_allclose(np.mean(bound), np.mean(exact), atol=0.02)
-    for scale in (0.02, 0.1, 0.5):
+    for scale in (0.1, 0.5):
         noise = jax.tree.map(
             lambda leaf, scale=scale: leaf + scale * jax.random.normal(key, leaf.shape), params.encoder
         )
         bound = bound_of(model)(params._replace(encoder=noise), jnp.float32(data))
-        assert np.all(bound < exact + 0.15) and np.mean(bound) < np.mean(exact) - 0.01 * scale
+        assert np.all(bound < exact + 0.15) and np.mean(bound) < np.mean(exact) - 0.02
 
 
 def test_fitting_reaches_the_best_likelihood_and_not_more(key):

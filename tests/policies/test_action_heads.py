@@ -1,4 +1,4 @@
-"""Action heads: densities against histograms and SciPy, entropies against samples, gradients by both routes."""
+"""Action heads: densities against histograms and SciPy, entropies against integrals."""
 
 import itertools
 

@@ -1,5 +1,6 @@
 """Imagined actor-critics: returns and weights against NumPy, and both gradients of the actor against each other."""
 
+import dataclasses
 import functools
 
 import jax
@@ -94,6 +95,52 @@ def test_both_gradients_are_the_same_on_average():
     assert np.mean(np.abs(mean["dynamics"] - mean["reinforce"]) < 4 * error + 1e-5) > 0.97
     alike = mean["dynamics"] @ mean["reinforce"] / np.prod([np.linalg.norm(slope) for slope in mean.values()])
     assert alike > 0.98, alike
+
+
+def test_the_model_meets_actions_within_their_bounds():
+    """Whose gradient passes: wide Gaussians are clipped for the model only."""
+    seen = []
+
+    def reward(x, action):
+        jax.debug.callback(lambda action: seen.append(np.asarray(action)), action)
+        return jnp.sum(action)
+
+    behaviour = imagination.make(SPEC, point(reward), 2, imagination.Config(horizon=2, distribution="normal", **SMALL))
+    slope, dream = gradient(behaviour, 200, jax.random.key(7))
+    jax.effects_barrier()
+    assert np.abs(np.stack(seen)).max() == 2.0
+    assert np.abs(dream.action).max() > 2.5
+    assert np.abs(slope).max() > 0.0
+
+
+def test_returns_are_scaled_by_their_smoothed_range():
+    """From 0, a hundredth of the way to the 5th and 95th percentile; a range below 1 scales nothing."""
+    config = imagination.Config(horizon=2, distribution="normal", scale_returns=True, **SMALL)
+    plain, scaled = (
+        imagination.make(SPEC, point(), 2, dataclasses.replace(config, scale_returns=flag)) for flag in (False, True)
+    )
+    state = plain.init(jax.random.key(1))
+    wide = state._replace(spread=jnp.array([-300.0, 100.0]))
+    inputs = (state.actor, jax.random.key(2), (), beliefs(50), jnp.ones(50))
+    loss, (dream, spread, _) = plain.actor_loss(state, *inputs)
+    np.testing.assert_allclose(spread, 0.01 * np.percentile(dream.returns, [5, 95]), rtol=1e-4)
+    np.testing.assert_allclose(scaled.actor_loss(state, *inputs)[0], loss, rtol=1e-5)
+    after = 0.99 * wide.spread + spread
+    np.testing.assert_allclose(scaled.actor_loss(wide, *inputs)[0], loss / (after[1] - after[0]), rtol=1e-4)
+
+
+def test_a_slow_critic_that_only_holds_back_is_a_second_target():
+    """Dreamer v3: half the squared error to the returns, and again to what the slow critic says (3 everywhere)."""
+    losses = []
+    for bootstrap in (True, False):
+        config = imagination.Config(horizon=1, slow_bootstrap=bootstrap, **SMALL)
+        behaviour = imagination.make(SPEC, point(), 2, config)
+        state = behaviour.init(jax.random.key(1))
+        slow = jax.tree.map(lambda leaf: leaf, state.slow)
+        slow["params"]["layer_1"]["bias"] += 0.0 if bootstrap else 3.0
+        update = behaviour.update(state._replace(slow=slow), jax.random.key(2), (), beliefs(20), jnp.ones(20))
+        losses.append(update[1]["critic_loss"])
+    np.testing.assert_allclose(losses[1] - losses[0], 0.5 * 3.0**2, rtol=1e-5)
 
 
 def test_what_has_no_gradient_is_refused():

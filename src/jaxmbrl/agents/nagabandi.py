@@ -12,6 +12,8 @@ and one checkpoint hold the whole run. The model-based half is `random_shooting`
 Differs from the paper: the policy's Gaussian is squashed by tanh, and its inputs are normalised, as cloning found them;
 the squared error is that of actions in units of half their range; a round of DAgger labels the newest steps only;
 advantages are generalised (see `policies.trpo`).
+
+Metrics of the phases that a fit is not in are 0, and those of an epoch are means over its fits.
 """
 
 import math
@@ -67,6 +69,8 @@ class Config:
                 raise ConfigError(f"cloning.{name}: got {getattr(self.cloning, name)}, needs its default: see tuning")
         if isinstance(self.mpc.model, simulator.Config):
             raise ConfigError("mpc.model: got simulator, needs a learned one, which can label a replayed observation")
+        if isinstance(self.mpc.prior, imitation.Config):
+            raise ConfigError("mpc.prior: got cloned, needs none: MB-MF clones a policy of its own")
 
 
 class State(NamedTuple):
@@ -108,6 +112,7 @@ def make(spec: Spec, config: Config | None = None, *, env: Environment | None = 
         act=partial(_act, system),
         fit=partial(_fit, system),
         improve=lambda agent_state, key, replay: (agent_state, {}),
+        steps_per_fit=config.round_steps,
     )
 
 

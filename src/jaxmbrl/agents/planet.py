@@ -35,7 +35,9 @@ class Config:
     model: rssm.Config = option(rssm.Config(), "what is planned on")
     fit: latent.Fit = option(latent.Fit(), "how the model learns")
     planner: Any = option(
-        cem.Config(population=1000, elites=100, iterations=10, alpha=0.0), "how plans are found", parts=planners.CONFIGS
+        cem.Config(population=1000, elites=100, iterations=10, alpha=0.0),
+        "how plans are found, anew at each step",
+        parts=planners.CONFIGS,
     )
 
 
@@ -96,7 +98,6 @@ def preset(name: str, spec: Spec) -> Preset:
 
 def small_model(spec: Spec) -> rssm.Config:
     """A model for two cores."""
-    is_image = isinstance(spec.observation, jax.ShapeDtypeStruct) and len(spec.observation.shape) == 3
     return rssm.Config(
         deter=128,
         stoch=16,
@@ -109,7 +110,7 @@ def small_model(spec: Spec) -> rssm.Config:
         free_nats=1.0,
         dynamics_scale=1.0,
         representation_scale=0.1,
-        observation_scale=1.0 if is_image else 10.0,  # beliefs shall tell the numbers of a vector to within a tenth
+        observation_scale=1.0 if spec.is_image else 10.0,  # numbers of a vector shall be told to within a tenth
         reward_scale=10.0,
     )
 

@@ -257,8 +257,8 @@ def preset(name: str, spec: Spec) -> Preset:
 
 def _small(spec: Spec) -> Preset:
     """Evolution in the dream, iterated: sized for two cores."""
-    is_image = isinstance(spec.observation, jax.ShapeDtypeStruct) and len(spec.observation.shape) == 3
-    autoencoder = vae.Config(latent=16, depth=8) if is_image else vae.Config(latent=8, hidden=(64, 64), std=0.1)
+    images, vectors = vae.Config(latent=16, depth=8), vae.Config(latent=8, hidden=(64, 64), std=0.1)
+    autoencoder, length = images if spec.is_image else vectors, 50
     steps = min(spec.episode_length, 200)
     agent = Config(
         model=mdn_rnn.Config(autoencoder=autoencoder, cell="gru", hidden=64),
@@ -267,13 +267,13 @@ def _small(spec: Spec) -> Preset:
         autoencoder_rate=1e-3,
         recurrent_steps=1000,
         sequences=16,
-        length=50,
+        length=length,
         planner=cmaes.Config(population=32, iterations=30, std=0.05),
         evolve_in="dream",
         episodes=16,
         horizon=min(steps, 100),
     )
-    return Preset(agent, Schedule(epochs=8, prefill=5 * steps, epoch_steps=2 * steps, eval_episodes=5))
+    return Preset(agent, Schedule(epochs=8, prefill=max(5 * steps, length), epoch_steps=2 * steps, eval_episodes=5))
 
 
 def _paper(spec: Spec) -> Preset:

@@ -79,8 +79,11 @@ def animate(name: str, observations: ArrayLike, path: str | Path, **options: Any
     """
     observations = np.asarray(observations)
     if observations.dtype == np.uint8 and observations.ndim == 4 and observations.shape[-1] == CHANNELS:
-        frames = observations[:: -(-len(observations) // FRAMES)]
-        return _write([_enlarged(frame).quantize(dither=Image.Dither.NONE) for frame in frames], path, options, 1)
+        if not len(observations):
+            raise ConfigError("observations: got no pictures, needs at least one")
+        stride = -(-len(observations) // FRAMES)
+        film = [_enlarged(frame).quantize(dither=Image.Dither.NONE) for frame in observations[::stride]]
+        return _write(film, path, options, stride)
     observations = observations.astype(np.float64)
     if observations.ndim != 2 or observations.size == 0 or not np.isfinite(observations).all():
         raise ConfigError(f"observations: got shape {observations.shape}, needs [T, O], finite and not empty")

@@ -17,7 +17,7 @@ def draw(seen: ArrayLike, imagined: ArrayLike, context: int, path: Path) -> tupl
     """Write ``path``.png, and for images ``path``.gif as well.
 
     Args:
-        seen: [T, O] or images [T, H, W, 3] within [0, 1].
+        seen: [T, O] or images [T, H, W, C] within [0, 1], of which the last three channels are shown.
         imagined: like ``seen``; the first ``context`` of them are reconstructions of what was shown.
         context: frames that were shown to the model.
         path: of the files, without suffix.
@@ -63,7 +63,7 @@ def _still(rows: dict[str, np.ndarray], context: int, path: Path) -> Path:
     for row, (name, frames) in enumerate(rows.items()):
         for column, step in enumerate(steps):
             axis = axes[row, column]
-            axis.imshow(frames[step][..., :3], vmin=0.0, vmax=1.0, interpolation="nearest")
+            axis.imshow(frames[step][..., -3:], vmin=0.0, vmax=1.0, interpolation="nearest")
             axis.set(xticks=[], yticks=[])
             if row == 0:
                 axis.set_title(f"{step}" + ("\nshown" if step < context else ""), fontsize=7)
@@ -84,7 +84,7 @@ def _animate(rows: Sequence[np.ndarray], context: int, path: Path) -> Path:
     """All rows side by side; a light bar above while the model is shown what is seen."""
     pictures = []
     for step in range(len(rows[0])):
-        frame = np.concatenate([frames[step][..., :3] for frames in rows], axis=1)
+        frame = np.concatenate([frames[step][..., -3:] for frames in rows], axis=1)
         bar = np.full((2, frame.shape[1], 3), 1.0 if step < context else 0.0)
         pixels = np.round(255 * np.concatenate([bar, frame])).astype(np.uint8)
         image = Image.fromarray(pixels)

@@ -27,8 +27,8 @@ def options(name: str) -> dict[str, Any]:
     """What `make` takes for an environment, with the defaults; an option has the type of its default.
 
     ``episode_length``, ``action_repeat`` and ``frame_stack`` are whole numbers that every environment has, ``size``
-    is what those of pixels have, the others are its own. Brax's environments take more than is listed here, whatever
-    their classes do, and gymnax's take the fields of their ``EnvParams``.
+    is that of a picture, the others are its own. From Python, Brax's environments take more than is listed here,
+    whatever their classes do, and gymnax's take the fields of their ``EnvParams``.
 
     >>> options("mountain_car")["episode_length"]
     999

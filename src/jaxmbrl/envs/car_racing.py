@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmbrl.config import ConfigError
 from jaxmbrl.envs.pixels import raster
 from jaxmbrl.envs.pixels.palette import FAINT, GOLD, GREEN, INK, RED, Color, from_hex
 from jaxmbrl.envs.pixels.raster import Layer, Scene, View
@@ -37,6 +38,7 @@ SLIP = 25.0  # friction per unit of a tyre's sideways speed, 1/s, until it slide
 FAR = 1e6  # beyond all squared distances in a picture
 HALF_VIEW, AHEAD = 31.0, 15.0  # of the picture's width, and from the car to the picture's middle
 NEAREST = 64  # tiles that are drawn: a view holds no more than 56 (of 300 random tracks)
+LIMITS = {"track_radius": (200.0, 330.0), "road": (1.0, 10.0)}  # few enough tiles in a view; a track within the field
 ROAD, DARK_ROAD, GRASS, PATCH = from_hex("#8d9299"), from_hex("#7f848b"), from_hex("#6fae6a"), from_hex("#7fba78")
 BAR = from_hex("#11161b")
 
@@ -227,10 +229,14 @@ def make(name: str = "car_racing", *, size: int = SIZE, **params: Any) -> Enviro
         **params: some of `Params`; they may be tracers.
 
     Raises:
-        ConfigError: ``size`` is below 1.
+        ConfigError: ``size`` is below 1, or a track that a picture could not show whole.
     """
     check_count("env.size", size)
     physics = Params(**params)
+    for option, (low, high) in LIMITS.items():
+        value = getattr(physics, option)
+        if isinstance(value, int | float) and not low <= value <= high:
+            raise ConfigError(f"env.{option}: got {value}, needs {low} to {high}")
 
     picture = jax.jit(lambda race: raster.draw(scene(physics, race), size))
 

@@ -32,12 +32,13 @@ EPISODE_LENGTHS: dict[str, int] = {  # gymnax's own defaults, with its names
     "Seaquest-MinAtar": 1000,
     "SpaceInvaders-MinAtar": 1000,
 }
+TIME_LIMIT = "max_steps_in_episode"  # is left to ``episode_length``
 ALL: tuple[str, ...] = tuple(PREFIX + name for name in EPISODE_LENGTHS)
 NAMES: tuple[str, ...] = ALL if INSTALLED else ()
 
 
 def options(name: str) -> dict[str, Any]:
-    """What `make` takes by name: nothing that is listed here, but whatever the environment's ``EnvParams`` has."""
+    """What `make` takes by name: nothing that is listed here, but from Python what ``EnvParams`` has."""
     del name
     return {}
 
@@ -52,7 +53,7 @@ def make(name: str, **params: Any) -> Environment:
 
     Args:
         name: one of `ALL`.
-        **params: fields of the environment's ``EnvParams``, which may be tracers.
+        **params: fields of the environment's ``EnvParams`` but for its time limit, which may be tracers.
 
     Raises:
         ConfigError: gymnax is not installed, or an unknown name or field.
@@ -64,10 +65,12 @@ def make(name: str, **params: Any) -> Environment:
     with quiet():
         gymnax: Any = importlib.import_module("gymnax")
         env, defaults = gymnax.make(name.removeprefix(PREFIX))
-    fields = vars(defaults)
+    fields = {field: value for field, value in vars(defaults).items() if field != TIME_LIMIT}
     for field in params:
         if field not in fields:
             raise ConfigError(f"env.{field}: no such option{near(field, fields)}; {name} takes {', '.join(fields)}")
+        if not isinstance(params[field], int | float) and not hasattr(params[field], "dtype"):
+            raise ConfigError(f"env.{field}: got {params[field]!r}, needs a number")
     return from_gymnax(env, defaults.replace(**params), name=name)
 
 

@@ -26,11 +26,6 @@ def scaled(image: Array) -> Array:
     return image.astype(jnp.float32) / 255.0 - 0.5
 
 
-def quantised(image: Array) -> Array:
-    """The inverse of `scaled`: uint8 pixels of floats, clipped to [-0.5, 0.5]."""
-    return jnp.round(255.0 * (jnp.clip(image, -0.5, 0.5) + 0.5)).astype(jnp.uint8)
-
-
 def check_size(shape: tuple[int, ...]) -> int:
     """The side of an image [H, W, C]. Raises ConfigError unless it is a square of 32 or 64."""
     if len(shape) != 3 or shape[0] != shape[1] or shape[0] not in NUM_LAYERS:

@@ -80,7 +80,8 @@ class MLP(nn.Module):
 class GRU(nn.Module):
     """A gated recurrent unit, (state [..., U], inputs [..., I]) -> state [..., U] (Cho et al. 2014, arXiv:1406.1078).
 
-    The update gate has a bias of -1, as in Dreamer v2: what is remembered changes slowly at first.
+    Differs from the paper, as Dreamer v2's code does: the reset gate acts on the candidate rather than on the state,
+    and the update gate has a bias of -1, so that what is remembered changes slowly at first.
 
     Attributes:
         units: U.

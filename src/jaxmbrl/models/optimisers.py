@@ -30,7 +30,7 @@ def make(config: Config) -> optax.GradientTransformation:
         return optax.chain(optax.clip_by_global_norm(config.max_norm), optax.adam(rate, eps=config.epsilon))
     return optax.chain(
         optax.adaptive_grad_clip(config.max_ratio),
-        optax.scale_by_rms(decay=0.999, eps=config.epsilon, bias_correction=True),
+        optax.scale_by_rms(decay=0.999, eps=config.epsilon, eps_in_sqrt=False, bias_correction=True),
         optax.ema(decay=0.9, debias=True),
         optax.scale_by_learning_rate(rate),
     )

@@ -11,7 +11,8 @@ The loss bounds the negative evidence: reconstruction, reward and continuation, 
 
 Differs from the papers: free nats are free in each frame (as in PlaNet and v3; v1 compared the mean over a batch); a
 window's frames hold the true last observation of an episode (see `models.frames`), and the reward of a first frame,
-which nobody earned, is not learned; recurrent states of replayed windows start from zero (v3 stores them).
+which nobody earned, is not learned; recurrent states of replayed windows start from zero (v3 stores them); the
+path is one dense GRU (v3's has blocks).
 """
 
 from functools import partial
@@ -21,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxmbrl.config import configurable, option
+from jaxmbrl.config import ConfigError, configurable, option
 from jaxmbrl.models import actions, heads, latents, networks, sensors
 from jaxmbrl.models.frames import Frames, frames
 from jaxmbrl.models.heads import Head
@@ -40,12 +41,14 @@ class Config:
     classes: int = option(0, "classes of each stochastic variable; 0 for Gaussian variables", low=0)
     hidden: int = option(200, "units of the hidden layers within the recurrent model", low=1)
     layers: tuple[int, ...] = option((300, 300), "hidden layers of heads, and of the sensors of vectors", low=1)
-    embedding: int = option(200, "size of an encoded vector observation", low=1)
+    embedding: int = option(200, "size of an encoded observation, for vectors", low=1)
     depth: int = option(32, "channels of the first convolution, for images", low=1)
     activation: str = option("elu", "activation function", choices=tuple(ACTIVATIONS))
     norm: bool = option(False, "normalise the units of each layer (v2 and v3)")
-    min_std: float = option(0.1, "least standard deviation of a Gaussian variable", low=0.0)
-    unimix: float = option(0.01, "share of chance in each class's probability", low=0.0, below=1.0)
+    min_std: float = option(0.1, "least standard deviation of a Gaussian variable", above=0.0)
+    unimix: float = option(
+        0.01, "share of chance in the probability of each class, where there are", low=0.0, below=1.0
+    )
     free_nats: float = option(3.0, "divergence a frame that costs nothing, nats", low=0.0)
     dynamics_scale: float = option(1.0, "weight of the divergence that moves the prior", low=0.0)
     representation_scale: float = option(1.0, "weight of the divergence that moves the posterior", low=0.0)
@@ -53,6 +56,11 @@ class Config:
     reward_scale: float = option(10.0, "weight of the reward's loss", low=0.0)
     reward_head: str = option("normal", "how rewards are learned", choices=tuple(heads.HEADS))
     overshooting: int = option(0, "steps of latent overshooting beyond one; 0 for none", low=0)
+
+    def check(self) -> None:
+        """A variable of one class would say nothing."""
+        if self.classes == 1:
+            raise ConfigError("classes: got 1, needs 0 (Gaussian variables) or at least 2")
 
 
 class State(NamedTuple):
@@ -236,7 +244,7 @@ def _evidence(design: _Design, params: PyTree, key: Key, sequence: Frames) -> tu
 def _overshoot(design: _Design, params: PyTree, key: Key, sequence: Frames, filtered: Filtered) -> Array:
     """What posteriors' divergence from priors several steps ahead costs, [T, steps] (PlaNet, Eq. 7).
 
-    Below ``free_nats`` it moves nothing, as in the filter, and it is 0 where an episode or the sequence ends in between.
+    Below ``free_nats`` it moves nothing, as in the filter; it is 0 where an episode or the sequence ends in between.
     """
     length = len(sequence.reward)
 

@@ -57,9 +57,9 @@ def make(
     obs = spec.observation
     if isinstance(obs, jax.ShapeDtypeStruct) and len(obs.shape) == 1:
         return _vector(spec, layer(layers, embedding), layer(layers, obs.shape[0] + len(spec.angles)))
-    if isinstance(obs, jax.ShapeDtypeStruct) and len(obs.shape) == 3:
+    if spec.is_image:
         return _image(obs.shape, Encoder(**convolution), Decoder(obs.shape, **convolution))
-    raise ConfigError(f"{spec.name}: observation is {obs}, needs one vector or one image")
+    raise ConfigError(f"{spec.name}: observation is {obs}, needs one vector or one image (uint8)")
 
 
 def _vector(spec: Spec, encoder: MLP, decoder: MLP) -> Sensor:

@@ -120,7 +120,7 @@ def make(spec: Spec, config: Config | None = None) -> VAE:
         ValueError: observations that are neither.
     """
     config = config or Config()
-    if isinstance(spec.observation, jax.ShapeDtypeStruct) and len(spec.observation.shape) == 3:
+    if spec.is_image:
         shape = spec.observation.shape
         check_size(shape)
         encoder, decoder = _ImageEncoder(config), Decoder(shape, config.depth, config.activation, config.precision)

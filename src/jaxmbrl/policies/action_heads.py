@@ -39,7 +39,7 @@ class ActionHead(NamedTuple):
 
 
 def make(spec: Spec, name: str) -> ActionHead:
-    """The head called ``name`` (`NAMES`) for continuous actions, a mixed categorical one for discrete actions."""
+    """The head called ``name`` (one of `CONTINUOUS`) for continuous actions, `categorical` for discrete ones."""
     if isinstance(spec.action, Discrete):
         return categorical(spec.action.num)
     if name not in CONTINUOUS:

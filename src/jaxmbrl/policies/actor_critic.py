@@ -117,6 +117,7 @@ class Design(NamedTuple):
     """
 
     spec: Spec
+    num_inputs: int  # of the encoded observation
     config: Any
     actor: MLP
     critic: MLP
@@ -124,10 +125,14 @@ class Design(NamedTuple):
 
 
 def design(spec: Spec, config: Any, outputs: int) -> Design:
-    """An actor with ``outputs`` numbers for each action dimension, critics, and Adam for both."""
+    """An actor with ``outputs`` numbers for each action dimension, critics, and Adam for both.
+
+    Raises:
+        ValueError: observations are no vectors, or actions are discrete.
+    """
     actor = MLP(config.hidden, outputs * spec.box.size, config.activation)
     critic = MLP(config.hidden, 1, config.activation)
-    return Design(spec, config, actor, critic, optax.adam(config.learning_rate))
+    return Design(spec, spec.obs_size + len(spec.angles), config, actor, critic, optax.adam(config.learning_rate))
 
 
 def bind(design: Design, **functions: Callable[..., Any]) -> ActorCritic:
@@ -149,7 +154,7 @@ def _update(learner: ActorCritic, state: Any, key: Key, batch: Transition) -> tu
 def init_networks(design: Design, key: Key) -> tuple[PyTree, PyTree]:
     """The actor's parameters, and those of independently initialised critics, leaves [C, ...]."""
     key_actor, key_critics = jax.random.split(key)
-    obs = jnp.zeros(design.spec.obs_size + len(design.spec.angles))
+    obs = jnp.zeros(design.num_inputs)
     inputs = jnp.concatenate([obs, jnp.zeros(design.spec.box.size)])
     critics = jax.vmap(design.critic.init, in_axes=(0, None))(
         jax.random.split(key_critics, design.config.critics), inputs

@@ -5,8 +5,9 @@ r"""An actor and a critic that learn from imagined trajectories (Dreamer: Hafner
     actor:    maximise G through the model (``dynamics``), or log pi(a) times the advantage (``reinforce``), and entropy
     critic:   regress G
 
-Every step is weighed by the chance that imagination has got there: what lies beyond an imagined or a real end counts
-for nothing. It asks of the model only what every `WorldModel` has, with a belief of shape ().
+Every step is weighed by gamma^t and the chance that imagination has got there: what lies beyond an imagined or a real
+end counts for nothing. The model meets actions within their bounds only, as those that it has learned from. It is asked
+only for what every `WorldModel` has, with a belief of shape ().
 
 Sources: arXiv:1912.01603 (v1, dynamics), 2010.02193 (v2, both, the slow critic), 2301.04104 (v3, returns scaled by
 their range). Differs from v3: the critic does not learn from replayed returns too.
@@ -27,7 +28,7 @@ from jaxmbrl.models.rollouts import Imagined, imagine
 from jaxmbrl.policies import action_heads
 from jaxmbrl.policies.action_heads import ActionHead
 from jaxmbrl.policies.actor_critic import descend, track
-from jaxmbrl.types import Array, Box, Key, Metrics, PyTree, Spec, WorldModel
+from jaxmbrl.types import Array, Box, Discrete, Key, Metrics, Prediction, PyTree, Spec, WorldModel
 from jaxmbrl.values.returns import lambda_returns
 
 
@@ -107,7 +108,7 @@ class Dream(NamedTuple):
 
     Attributes:
         features: [N, H, F], of the states that were acted in.
-        action: [N, H, A].
+        action: [N, H, A], as they were drawn: Gaussian ones may lie beyond the bounds.
         returns: [N, H].
         value: [N, H], the critic's.
         weight: [N, H].
@@ -182,12 +183,15 @@ def _dream(
     """Imagine from each belief under ``actor``, and value what is imagined."""
     config, world = design.config, design.world
 
+    def step(params: PyTree, key: Key, belief: PyTree, action: Array) -> tuple[PyTree, Prediction]:
+        return world.step(params, key, belief, _within(design.spec.action, action))
+
     def policy(key: Key, features: Array) -> Array:
         chosen = design.actions.sample(key, _outputs(design, actor, jax.lax.stop_gradient(features)))
         return actions.from_unit(chosen, design.spec.action) if isinstance(design.spec.action, Box) else chosen
 
     def trajectory(key: Key, belief: PyTree, weight: Array) -> Dream:
-        imagined: Imagined = imagine(world, params, key, belief, policy, config.horizon)
+        imagined: Imagined = imagine(world._replace(step=step), params, key, belief, policy, config.horizon)
         features = jax.vmap(partial(world.features, params))(imagined.state)
         features = jnp.concatenate([features, world.features(params, imagined.last)[None]])
         value = jax.vmap(partial(_value, design, state.critic))(features)
@@ -249,6 +253,13 @@ def _update(
     slow = track(state.slow, critic, design.config.slow_rate)
     metrics |= {"critic_loss": loss, "value": value}
     return State(actor, critic, slow, actor_optimiser, critic_optimiser, spread), metrics
+
+
+def _within(kind: Box | Discrete, action: Array) -> Array:
+    """An action within its bounds; the gradient passes, so that what lies beyond them can come back."""
+    if not isinstance(kind, Box):
+        return action
+    return action + jax.lax.stop_gradient(jnp.clip(action, kind.low, kind.high) - action)
 
 
 def _log_prob(design: _Design, outputs: Array, action: Array) -> Array:

@@ -32,7 +32,7 @@ class Examination(NamedTuple):
         returns: [S, episodes], undiscounted.
         path: ``evaluation.json``.
         pictures: the page or picture of an episode, of the seed with the highest mean return; and what the model
-            imagined of it, where there is a model that tells observations.
+            imagined of it, where there is a model that tells observations and the episode lasted.
     """
 
     seeds: tuple[int, ...]
@@ -93,12 +93,14 @@ def _draw(
     """Record an episode, and what the agent's model imagines of it."""
     key_episode, key_imagine = jax.random.split(key)
     timesteps, actions = jax.jit(rollout(program.env, program.agent))(agent_state, key_episode)
+    last = int(np.argmax(timesteps.terminated | timesteps.truncated))  # the first that ended it; an episode always ends
+    timesteps = jax.tree.map(lambda leaf: leaf[: last + 1], timesteps)
     pictures = (_view(run, jax.device_get(timesteps), directory),)
-    if program.agent.foresee is None:
+    if program.agent.foresee is None or last <= CONTEXT:
         return pictures
     from jaxmbrl.diagnostics import open_loop
 
-    length = min(len(actions), CONTEXT + FORESEEN)
+    length = min(last, CONTEXT + FORESEEN)
     known = jax.tree.map(lambda leaf: leaf[: length + 1], timesteps)
     foresee = jax.jit(partial(program.agent.foresee, context=CONTEXT))
     seen, imagined = foresee(agent_state, key_imagine, known, actions[:length])
@@ -109,9 +111,6 @@ def _view(run: manifest.Run, timesteps: TimeStep, directory: Path) -> Path:
     """A page for Brax's environments, an animated picture for the others."""
     from jaxmbrl.diagnostics import animation, viewer
 
-    ended = timesteps.terminated | timesteps.truncated
-    length = int(np.argmax(ended)) + 1  # The first step that ended it; an episode always ends.
-    timesteps = jax.tree.map(lambda leaf: leaf[:length], timesteps)
     simulator = physics(run.options)
     if run.env.startswith("brax/"):
         return viewer.write_html(

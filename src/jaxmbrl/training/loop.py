@@ -76,8 +76,13 @@ def make_loop(env: Environment, agent: Agent, schedule: Schedule) -> Loop:
     """Compose an environment, an agent and a schedule.
 
     Raises:
-        ConfigError: if what is stored before the agent first learns, or ever, is shorter than its windows.
+        ConfigError: if what is stored before the agent first learns, or ever, is shorter than its windows; or if it
+            counts on other steps between two fits than the schedule has.
     """
+    between = schedule.epoch_steps // schedule.fits_per_epoch
+    if agent.steps_per_fit not in (0, between):
+        needs = f"{agent.steps_per_fit}, which the agent counts on"
+        raise ConfigError(f"schedule.epoch_steps: got {between} for each of the fits_per_epoch, needs {needs}")
     for name, steps in (("prefill", schedule.prefill), ("capacity", schedule.replay_capacity)):
         if steps < agent.window * schedule.num_envs:
             needs = f"at least {agent.window * schedule.num_envs}, {agent.window} steps of each environment"
