@@ -55,10 +55,10 @@ SYSTEMS = {
 
 @pytest.mark.parametrize("name", sorted(SYSTEMS))
 def test_learns_to_hold_still(name):
-    """Doing nothing scores -3.3 on average, the optimum -0.03; three seeds of a pilot had
-    -0.07 to -0.18 (dreamer) and -0.11 to -0.32 (planet): the threshold lies 4 standard errors below planet's mean.
+    """Doing nothing scores -3.3 on average, the optimum -0.03.
 
-    Planted: imagined rewards of the wrong sign gave -56 and -109.
+    Three seeds of a pilot, the test's own, had -0.07 to -0.18 (dreamer) and -0.11 to -0.32 (planet), so that the
+    threshold lies 4 standard errors below planet's mean. Planted: imagined rewards of the wrong sign gave -56 and -109.
     """
     config, schedule = SYSTEMS[name]
     agent = agents.load(name).make(ENV.spec, config)

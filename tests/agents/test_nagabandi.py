@@ -158,9 +158,14 @@ def test_bad_choices_are_named():
         dataclasses.replace(TINY, cloning=imitation.Config(hidden=(8,)))
     with pytest.raises(ConfigError, match=r"mpc.model: got simulator, needs a learned one"):
         dataclasses.replace(TINY, mpc=dataclasses.replace(TINY.mpc, model=simulator.Config()))
+    with pytest.raises(ConfigError, match=r"mpc.prior: got cloned, needs none"):
+        dataclasses.replace(TINY, mpc=dataclasses.replace(TINY.mpc, prior=imitation.Config()))
+    agent = nagabandi.make(ENV.spec, TINY)
+    with pytest.raises(ConfigError, match=rf"epoch_steps: got {LENGTH} for each .* needs {2 * LENGTH}"):
+        training.make_loop(ENV, agent, Schedule(prefill=3 * LENGTH, epoch_steps=LENGTH))
 
 
-# epoch -> (what has just been learned, least mean return of 4 seeds, the mean and the std of 12 pilot seeds)
+# epoch -> (what has just been learned, least mean return of 4 seeds, mean and std of 12 pilot seeds, these among them)
 LEARNS = {1: ("plan", -8.0, (-5.4, 0.8)), 4: ("imitate", -9.0, (-3.2, 1.9)), 24: ("fine-tune", -5.0, (-2.8, 0.7))}
 
 
@@ -177,7 +182,8 @@ def learn():
 def test_every_phase_learns_linear_quadratic_control():
     """Doing nothing scores -10. The policy ends better than the planner that taught it, as it averages its noise.
 
-    Thresholds lie 6 standard errors below the pilot's means. Planted bug: advantages of the wrong sign ended at -24.
+    Thresholds lie 6 standard errors below the pilot's means. Planted bugs: advantages of the wrong sign ended at
+    -24, labels of the wrong sign at -3,600.
     """
     returns = learn()
     for epoch, (phase, least, (mean, std)) in LEARNS.items():

@@ -189,3 +189,10 @@ def test_exploration(name, key):
     noisy = jax.vmap(lambda key: act(key, obs, explore=True))(keys)
     assert np.ptp(still, axis=0).max() == 0 and np.all(np.std(noisy, axis=0) > 0.05)
     assert np.all((noisy >= LOW) & (noisy <= HIGH))
+
+
+@pytest.mark.parametrize("learner", [sac, td3])
+def test_images_are_refused_when_a_learner_is_made(learner):
+    image = jax.ShapeDtypeStruct((32, 32, 3), jnp.uint8)
+    with pytest.raises(ValueError, match="needs one vector"):
+        learner.make(SPEC._replace(observation=image))

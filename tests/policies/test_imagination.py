@@ -98,7 +98,7 @@ def test_both_gradients_are_the_same_on_average():
 
 
 def test_the_model_meets_actions_within_their_bounds():
-    """Whose gradient passes: wide Gaussians are clipped for the model only."""
+    """Wide Gaussians are clipped for the model only: what counts for their density is what was drawn."""
     seen = []
 
     def reward(x, action):

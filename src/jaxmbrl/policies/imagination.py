@@ -256,10 +256,8 @@ def _update(
 
 
 def _within(kind: Box | Discrete, action: Array) -> Array:
-    """An action within its bounds; the gradient passes, so that what lies beyond them can come back."""
-    if not isinstance(kind, Box):
-        return action
-    return action + jax.lax.stop_gradient(jnp.clip(action, kind.low, kind.high) - action)
+    """An action within its bounds, as an environment is given it."""
+    return jnp.clip(action, kind.low, kind.high) if isinstance(kind, Box) else action
 
 
 def _log_prob(design: _Design, outputs: Array, action: Array) -> Array:
