@@ -55,7 +55,7 @@ def _small(spec: Spec) -> Preset:
         planner=cem.Config(population=100, elites=10, iterations=4),
     )
     if spec.name == "brax/inverted_pendulum":
-        return Preset(_valued(agent), Schedule(epochs=8, prefill=10, epoch_steps=200, fits_per_epoch=8))
+        return Preset(_valued(agent), Schedule(epochs=14, prefill=10, epoch_steps=200, fits_per_epoch=20))
     if spec.reward is not None and spec.termination is None:  # episodes never end early
         steps = min(spec.episode_length, 200)
         return Preset(agent, Schedule(epochs=11, prefill=steps, epoch_steps=steps))
