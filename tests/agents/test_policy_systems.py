@@ -19,6 +19,8 @@ from jaxmbrl.policies import td3, trpo
 from jaxmbrl.schedule import Schedule
 from jaxmbrl.values.expansion import candidate_targets
 
+pytestmark = pytest.mark.optimised  # they compare programs that share most of their steps, number for number
+
 ENV = integrator.make()
 POLICY = sac_policy.Config(hidden=(32, 32), learning_rate=3e-3, discount=0.9, initial_temperature=0.1)
 MEMBER = one_step.Config(hidden=(32,), family="deterministic")
