@@ -4,6 +4,7 @@ Most of the suite's time is XLA's. Without its costlier optimisations the suite 
 same but for their rounding. Tests that hold two programs to the same rounding are marked ``optimised``.
 """
 
+import os
 from pathlib import Path
 
 import jax
@@ -16,6 +17,7 @@ jax.config.update("jax_compilation_cache_dir", str(CACHE))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 jax.config.update("jax_debug_nans", True)
 jax.config.update("jax_disable_most_optimizations", True)
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # for the processes that tests start
 
 
 @pytest.fixture
