@@ -38,6 +38,7 @@ class Program(NamedTuple):
         loop: ``init`` takes keys [S] and ``epoch`` a state with axis S; one seed has no axis.
         keys: [S] or [], what ``loop.init`` takes.
         template: shapes, dtypes and places of the state: the seeds lie on `devices`.
+        identity: tells the run's checkpoints from those of others.
     """
 
     env: Environment
@@ -45,6 +46,7 @@ class Program(NamedTuple):
     loop: Loop
     keys: Array
     template: PyTree
+    identity: int
 
 
 class Session(NamedTuple):
@@ -57,6 +59,7 @@ class Session(NamedTuple):
         flags: ``state -> {path: finite}``.
         begin: when the run began, on the monotonic clock; earlier sessions count as if they had just ended.
         report: shows progress.
+        identity: of the run, for its checkpoints.
     """
 
     run: Run
@@ -65,6 +68,7 @@ class Session(NamedTuple):
     flags: Callable[[PyTree], dict[str, Array]]
     begin: float
     report: progress.Report
+    identity: int
 
 
 class Outcome(NamedTuple):
@@ -106,7 +110,7 @@ def build(run: Run) -> Program:
         template = jax.eval_shape(loop.init, keys)
     template = devices.placed(template, run.seeds)
     memory.check(template)
-    return Program(env, agent, loop, keys, template)
+    return Program(env, agent, loop, keys, template, manifest.identity(run))
 
 
 def train(run: Run, directory: Path) -> Outcome:
@@ -127,18 +131,17 @@ def train(run: Run, directory: Path) -> Outcome:
 
 
 def resume(directory: Path, epochs: int | None = None) -> Outcome:
-    """Continue a run from its latest checkpoint, bit for bit; from the beginning if it has none.
+    """Continue a run from its latest good checkpoint, bit for bit; from the beginning if it has none at all.
 
     Args:
         directory: of the run.
         epochs: a new total number of epochs, not below the old, to extend the run.
 
     Raises:
-        ConfigError: the directory holds no run, or a damaged one, or ``epochs`` have passed already.
+        ConfigError: the directory holds no run, or only damaged checkpoints, or ``epochs`` have passed already.
         NonFiniteError: as in `train`.
     """
     run, versions = manifest.read(directory)
-    done = checkpoint.latest(directory / CHECKPOINTS) or 0
     if epochs is not None:
         if epochs < run.schedule.epochs:
             raise ConfigError(f"epochs: got {epochs}, needs at least {run.schedule.epochs}, what the run began with")
@@ -147,9 +150,32 @@ def resume(directory: Path, epochs: int | None = None) -> Outcome:
     if changed:
         say(f"warning: the run was started under other versions, so numbers may differ: {changed}")
     program = build(run)
-    state = restore(directory, program, done) if done else None
+    found = restore_latest(directory, program)
+    state, done = found or (None, 0)
+    checkpoint.set_aside(directory / CHECKPOINTS, done)
     manifest.write(directory, run, versions)
     return _go(run, directory, program, state, done)
+
+
+def restore_latest(directory: Path, program: Program) -> tuple[PyTree, int] | None:
+    """The state in the latest good checkpoint, and its number of epochs; None where there are no checkpoints.
+
+    Raises:
+        ConfigError: none is good; says what is wrong with the latest.
+    """
+    wrong: list[ConfigError] = []
+    for epoch in checkpoint.epochs(directory / CHECKPOINTS):
+        try:
+            state = restore(directory, program, epoch)
+        except ConfigError as error:
+            wrong.append(error)
+            continue
+        if wrong:
+            say(f"warning: {wrong[0]}: going back to the checkpoint of epoch {epoch}")
+        return state, epoch
+    if wrong:
+        raise wrong[0]
+    return None
 
 
 def restore(directory: Path, program: Program, epoch: int) -> PyTree:
@@ -157,7 +183,7 @@ def restore(directory: Path, program: Program, epoch: int) -> PyTree:
     checkpoints, template = directory / CHECKPOINTS, program.template
     stored = checkpoint.shapes(checkpoints, epoch).get("replay.data")
     smaller = template._replace(replay=extension.before(template.replay, stored))
-    state = checkpoint.restore(checkpoints, epoch, smaller)
+    state = checkpoint.restore(checkpoints, epoch, smaller, program.identity)
     state = state._replace(replay=extension.grow(state.replay, template.replay))
     return jax.device_put(state, _place(template))
 
@@ -177,7 +203,7 @@ def _go(run: Run, directory: Path, program: Program, state: PyTree, done: int) -
         state, compute, seconds = _compile(program, state)
         _record_session(directory, done, seconds, program.template)
         with progress.reporter(done, run.schedule.epochs, int(jnp.sum(state.env_steps))) as report:
-            session = Session(run, directory, compute, _finite_flags(run), begin, report)
+            session = Session(run, directory, compute, _finite_flags(run), begin, report, program.identity)
             state, epoch = _epochs(session, state, done, stopped)
     return Outcome(state, epoch, stopped[0] if epoch < run.schedule.epochs else None)
 
@@ -190,10 +216,10 @@ def _epochs(session: Session, state: PyTree, done: int, stopped: list[int]) -> t
             epoch += 1
             state = _epoch(session, state, epoch)
             if epoch % session.run.checkpoint_every == 0:
-                checkpoint.save(checkpoints, epoch, state)
+                checkpoint.save(checkpoints, epoch, state, session.identity)
                 saved = epoch
         if epoch > saved:
-            checkpoint.save(checkpoints, epoch, state)
+            checkpoint.save(checkpoints, epoch, state, session.identity)
     return state, epoch
 
 
