@@ -2,11 +2,7 @@
 
 import functools
 import json
-import os
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -15,12 +11,10 @@ import tiny_system
 
 from jaxmbrl import envs
 from jaxmbrl.config import ConfigError, override
-from jaxmbrl.training import checkpoint, finite, manifest, metrics, runner
+from jaxmbrl.training import checkpoint, finite, manifest, metrics, runner, signals
 from jaxmbrl.training import progress as progress_bar
 from jaxmbrl.training.examine import examine
 from jaxmbrl.training.loop import train as single_program
-
-TESTS = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -53,6 +47,7 @@ def make_run(seed=3, seeds=1, agent=(), schedule=(), **fields):
 @pytest.fixture
 def signal_at(monkeypatch):
     """Raise a signal while the given epoch is shown for the first time."""
+    monkeypatch.setattr(signals, "GRACE", 600.0)  # A slow machine must not end the tests.
 
     def arrange(*epochs, number=signal.SIGTERM):
         status, left = progress_bar.status, list(epochs)
@@ -118,41 +113,6 @@ def test_rows_after_the_checkpoint_are_computed_again(tmp_path, signal_at, strai
     with (directory / runner.METRICS).open("a") as file:
         file.write('{"seed": 3, "epo')
     assert_same_run(runner.resume(directory), directory, straight(1))
-
-
-def test_a_killed_process(tmp_path, straight):
-    """SIGKILL, once the checkpoint of epoch 2 is there and epoch 3 is logged."""
-    script = f"""
-import os, signal, sys, time
-from pathlib import Path
-sys.path.insert(0, {str(TESTS)!r})
-import tiny_system
-from jaxmbrl import cli
-from jaxmbrl.training import progress
-tiny_system.install()
-status = progress.status
-def show(rows):
-    while rows[0]["epoch"] == 3:
-        if Path({str(tmp_path)!r}, "killed", "checkpoints", "2").exists():
-            os.kill(os.getpid(), signal.SIGKILL)
-        time.sleep(0.01)
-    return status(rows)
-progress.status = show
-words = ["--seed", "3", "--checkpoint-every", "2", "--run-dir", {str(tmp_path / "killed")!r}]
-sys.exit(cli.main(["train", *tiny_system.ARGUMENTS, *words]))
-"""
-    environment = {
-        **os.environ,
-        "JAX_COMPILATION_CACHE_DIR": str(TESTS.parent / ".cache" / "jax"),
-        "JAX_DEBUG_NANS": "1",
-    }
-    killed = subprocess.run(
-        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=120
-    )
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
-    assert [row["epoch"] for row in rows(tmp_path / "killed")] == [1, 2, 3]
-
-    assert_same_run(runner.resume(tmp_path / "killed"), tmp_path / "killed", straight(1))
 
 
 @pytest.mark.parametrize("seeds", [1, 2])
