@@ -7,6 +7,7 @@ to ``jaxmbrl train``; the run has two epochs more than there are kills.
 """
 
 import argparse
+import contextlib
 import itertools
 import os
 import random
@@ -62,9 +63,11 @@ def lines(run: Path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
-def is_saving(run: Path) -> bool:
-    """Whether a checkpoint is half written."""
-    return any((run / runner.CHECKPOINTS).glob("*tmp*"))
+def is_saving(run: Path, since: float = 0.0) -> bool:
+    """Whether a checkpoint is half written, and that by who began after ``since`` (as of ``time.time``)."""
+    with contextlib.suppress(FileNotFoundError):  # It was finished this very moment.
+        return any(path.stat().st_mtime > since for path in (run / runner.CHECKPOINTS).glob("*tmp*"))
+    return False
 
 
 def differences(run: Path, other: Path) -> list[str]:
@@ -108,11 +111,12 @@ def moment(kind: str, run: Path, row: int, seconds: float) -> Callable[[], bool]
         seconds: how long to wait then; for a start, since the process began.
     """
     begin = time.monotonic() if kind == "start" else None
+    since = time.time()
 
     def now() -> bool:
         nonlocal begin
         if kind == "save":
-            return lines(run) >= row and is_saving(run)
+            return lines(run) >= row and is_saving(run, since)
         if begin is None and lines(run) >= row:
             begin = time.monotonic()
         return begin is not None and time.monotonic() - begin >= seconds
@@ -144,11 +148,13 @@ def main() -> int:
         kind = KINDS[(number - 1) % len(KINDS)]
         resumed = (run / manifest.FILE).exists()
         process = start(["resume", str(run)] if resumed else [*train, f"--run-dir={run}"])
+        since = time.time()
         wait = draw.uniform(0.0, startup if kind == "start" else each)
         if not kill_when(process, moment(kind, run, number, wait)):
             raise RuntimeError(f"the run ended before kill {number}: longer epochs are needed")
-        killed[kind], saving = killed[kind] + 1, saving + is_saving(run)
-        print(f"kill {number}: {kind}, {lines(run)} rows{', saving' if is_saving(run) else ''}", flush=True)
+        half = is_saving(run, since)
+        killed[kind], saving = killed[kind] + 1, saving + half
+        print(f"kill {number}: {kind}, {lines(run)} rows{', saving' if half else ''}", flush=True)
     subprocess.run([*COMMAND, "resume", str(run)], check=True, capture_output=True)
     wrong = differences(run, place / "straight")
     print(f"{arguments.kills} kills {killed}, {saving} of them with a checkpoint half written; epochs of {each:.2f} s")

@@ -41,15 +41,11 @@ def test_three_kills_change_nothing(tmp_path, capfd):
     from benchmarks import kills
 
     run, straight = tmp_path / "run", tmp_path / "straight"
-    moments = [
-        lambda: kills.lines(run) >= 6 and not kills.is_saving(run),
-        lambda: kills.lines(run) >= 12 and kills.is_saving(run),
-        lambda: kills.lines(run) >= 20,
-    ]
-    for number, moment in enumerate(moments):
+    for number, (kind, row, wait) in enumerate([("epoch", 6, 0.005), ("save", 12, 0.0), ("epoch", 20, 0.0)]):
         words = ["resume", str(run)] if number else [*TINY, "--run-dir", str(run)]
-        assert kills.kill_when(kills.start(words, COMMAND, **ENVIRONMENT), moment), "it ended before it was killed"
-        if number == 1:
+        process = kills.start(words, COMMAND, **ENVIRONMENT)
+        assert kills.kill_when(process, kills.moment(kind, run, row, wait)), "it ended before it was killed"
+        if kind == "save":
             assert kills.is_saving(run)
     assert kills.lines(run) < 30
     assert cli.main(["resume", str(run)]) == 0

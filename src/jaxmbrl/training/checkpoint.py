@@ -125,7 +125,7 @@ def restore(directory: Path, epoch: int, template: PyTree, identity: int = 0) ->
     # Asked first, since a restore that fails leaves a trail of complaints from its threads.
     _check_shapes(where, shapes(directory, epoch), wanted)
     with _damaged(where), manager(directory, read_only=True) as opened:
-        stored = opened.restore(epoch, args=ocp.args.StandardRestore(wanted))
+        stored = dict(opened.restore(epoch, args=ocp.args.StandardRestore(wanted)))
     _check_seal(where, np.asarray(stored.pop(SEAL)), stored, identity)
     flat, structure = jax.tree_util.tree_flatten_with_path(template)
     leaves = [stored[_name(path)] if leaf.size else jnp.zeros(leaf.shape, leaf.dtype) for path, leaf in flat]
@@ -151,9 +151,9 @@ def _seal(stored: Mapping[str, Array], identity: int) -> np.ndarray:
     return np.array([identity, *sums], np.uint32)
 
 
-def _bytes(leaf: Array) -> np.ndarray:
+def _bytes(leaf: Array) -> memoryview:
     data = jax.random.key_data(leaf) if _is_key(leaf) else leaf
-    return np.ascontiguousarray(data).reshape(-1).view(np.uint8)
+    return np.ascontiguousarray(data).reshape(-1).view(np.uint8).data
 
 
 def _check_seal(where: Path, seal: np.ndarray, stored: Mapping[str, Array], identity: int) -> None:
