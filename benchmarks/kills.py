@@ -159,7 +159,10 @@ def main() -> int:
     wrong = differences(run, place / "straight")
     print(f"{arguments.kills} kills {killed}, {saving} of them with a checkpoint half written; epochs of {each:.2f} s")
     print(f"mismatches: {', '.join(wrong) or '0'}; {time.monotonic() - begin:.0f} s in all")
-    shutil.rmtree(place)
+    if wrong:
+        print(f"both runs are left in {place}")
+    else:
+        shutil.rmtree(place)
     return bool(wrong)
 
 

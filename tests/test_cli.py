@@ -177,7 +177,9 @@ def test_a_failed_run_is_one_line_and_code_1(capfd, tmp_path):
         jax.config.update("jax_debug_nans", True)
     errors = [line for line in capfd.readouterr().err.splitlines() if "error" in line]
     assert len(errors) == 1
-    assert errors[0].startswith("jaxmbrl: error: seed 0, epoch 1: not finite (nan or infinite): agent.weights, ")
+    assert errors[0].startswith(
+        "jaxmbrl: error: seed 0, epoch 1, step 6: not finite (nan or infinite): agent.weights, "
+    )
     assert "needs at least one" in mistake(["evaluate", "run"], capfd)
 
 

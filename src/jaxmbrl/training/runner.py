@@ -8,7 +8,6 @@ import dataclasses
 import json
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -56,7 +55,7 @@ class Session(NamedTuple):
         run: what is run.
         directory: where it is logged.
         compute: the compiled epoch, ``state -> (state, metrics)``; consumes its argument.
-        flags: ``state -> {path: finite}``.
+        watch: looks at a state for what is not finite.
         begin: when the run began, on the monotonic clock; earlier sessions count as if they had just ended.
         report: shows progress.
         identity: of the run, for its checkpoints.
@@ -65,7 +64,7 @@ class Session(NamedTuple):
     run: Run
     directory: Path
     compute: Callable[[PyTree], tuple[PyTree, Any]]
-    flags: Callable[[PyTree], dict[str, Array]]
+    watch: Callable[[PyTree], finite.Watched]
     begin: float
     report: progress.Report
     identity: int
@@ -203,7 +202,8 @@ def _go(run: Run, directory: Path, program: Program, state: PyTree, done: int) -
         state, compute, seconds = _compile(program, state)
         _record_session(directory, done, seconds, program.template)
         with progress.reporter(done, run.schedule.epochs, int(jnp.sum(state.env_steps))) as report:
-            session = Session(run, directory, compute, _finite_flags(run), begin, report, program.identity)
+            watch = finite.watch(run.schedule, batch_axes=int(run.seeds > 1))
+            session = Session(run, directory, compute, watch, begin, report, program.identity)
             state, epoch = _epochs(session, state, done, stopped)
     return Outcome(state, epoch, stopped[0] if epoch < run.schedule.epochs else None)
 
@@ -228,7 +228,7 @@ def _epoch(session: Session, state: PyTree, epoch: int) -> PyTree:
     seeds = session.run.all_seeds
     state, measured = session.compute(state)
     measured = jax.device_get(measured)
-    finite.check(seeds, epoch, measured, jax.device_get(session.flags(state)))
+    finite.check(seeds, epoch, session.run.schedule, measured, jax.device_get(session.watch(state)))
     rows = metrics.rows(seeds, epoch, measured, time.monotonic() - session.begin)
     metrics.append(session.directory / METRICS, rows)
     session.report(epoch, rows)
@@ -253,14 +253,6 @@ def _compile(program: Program, state: PyTree) -> tuple[PyTree, Callable[..., Any
 def _place(template: PyTree) -> jax.sharding.Sharding:
     """Where all leaves of a state lie."""
     return jax.tree.leaves(template)[0].sharding
-
-
-def _finite_flags(run: Run) -> Callable[[PyTree], dict[str, Array]]:
-    check = jax.jit(partial(finite.flags, batch_axes=int(run.seeds > 1)))
-    names = ("agent", "memory", "episodes")
-    return lambda state: check(
-        {"obs": state.timestep.obs, "reward": state.timestep.reward} | {name: getattr(state, name) for name in names}
-    )
 
 
 def _record_session(directory: Path, done: int, seconds: dict[str, float], template: PyTree) -> None:
