@@ -1,5 +1,6 @@
 """The host runner: whatever interrupts a run, it continues bit for bit."""
 
+import collections
 import functools
 import json
 import signal
@@ -8,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 import tiny_system
+from jax._src import monitoring  # the public module can only forget all listeners
 
 from jaxmbrl import envs
 from jaxmbrl.config import ConfigError, override
@@ -156,6 +158,38 @@ def test_the_runner_gives_the_numbers_of_a_single_program(straight):
         mine = [row for row in logged if row["seed"] == seed]
         for name in ("model_loss", "noise", "env_steps"):
             np.testing.assert_allclose([row[name] for row in mine], expected[name], rtol=1e-5)
+
+
+def test_evaluation_and_checkpoints_change_nothing_of_the_training(tmp_path, straight):
+    """Another program, fewer checkpoints: the same state, bit for bit, and the same rows but for what was added."""
+    run = make_run(schedule={"eval_episodes": "2"}, checkpoint_every=3)
+    outcome = runner.train(run, tmp_path / "run")
+    for a, b in zip(leaves(outcome.state), leaves(straight(1)[0].state), strict=True):
+        np.testing.assert_array_equal(a, b)
+    found = rows(tmp_path / "run")
+    assert all(np.isfinite(row.pop("eval_return")) for row in found)
+    assert found == rows(straight(1)[1])
+
+
+def test_a_process_compiles_each_program_once(tmp_path):
+    """Whatever happens in a run: epochs, evaluation, checkpoints, a resumed part."""
+    compiled, traced = collections.Counter(), collections.Counter()
+
+    def listen(event, duration, **about):
+        for counter, ending in ((compiled, "/backend_compile_duration"), (traced, "/jaxpr_trace_duration")):
+            counter.update([about["fun_name"]] if event.endswith(ending) else [])
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        runner.train(make_run(schedule={"epochs": "3", "eval_episodes": "1"}), tmp_path / "run")
+        assert (compiled["jit(_init)"], compiled["jit(_epoch)"], compiled["jit(look)"]) == (1, 1, 1)
+        assert (traced["_init"], traced["_epoch"], traced["look"]) == (2, 1, 1)  # once to learn its shapes
+        compiled.clear(), traced.clear()
+        runner.resume(tmp_path / "run", epochs=5)
+        assert (compiled["jit(_init)"], compiled["jit(_epoch)"], compiled["jit(look)"]) == (0, 1, 1)
+        assert (traced["_init"], traced["_epoch"], traced["look"]) == (1, 1, 1)
+    finally:
+        monitoring.unregister_event_duration_listener(listen)
 
 
 def test_a_value_that_is_not_finite_stops_the_run(tmp_path):
