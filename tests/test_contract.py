@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmbrl import agents, envs, planners
+from jaxmbrl import agents, envs, models, planners
 from jaxmbrl import replay as replays
 from jaxmbrl.agents import (
     dreamer,
@@ -34,6 +34,7 @@ from jaxmbrl.agents import (
     svg,
     world_models,
 )
+from jaxmbrl.cli import listing
 from jaxmbrl.envs import classic, wrappers
 from jaxmbrl.models import ensemble, fitting, mdn_rnn, one_step, optimisers, rssm, simulator, vae
 from jaxmbrl.planners import cem
@@ -315,13 +316,33 @@ ROWS: dict[str, Callable[[], Row]] = {
     ),
 }
 
+# Simulators that take up to a minute each to compile, and what is like a row above.
+SLOW: dict[str, Callable[[], Row]] = {
+    f"env/{name}": lambda n=name, o=options: env_row(envs.make(n, **o))
+    for name, options in {
+        **{name: {"episode_length": 2} for name in envs.names() if name.startswith(("brax/", "gymnax/"))},
+        **{name: {"size": 8, "episode_length": 2} for name in envs.names() if name.startswith("pixels/")},
+    }.items()
+    if f"env/{name}" not in ROWS and not name.startswith("pixels/brax/")
+}
+SLOW["env/pixels/brax"] = lambda: env_row(envs.make("pixels/brax/inverted_pendulum", size=8, episode_length=2))
+
 
 def test_every_component_has_a_row():
-    assert set(PLANNERS) == set(planners.PLANNERS)
+    """Of what is registered, and of what is a module with ``Config`` and ``make``."""
+    rows = set(ROWS) | set(SLOW)
+    assert set(PLANNERS) == set(planners.PLANNERS) == {name for name, _ in listing.parts("planners")}
     assert {name.removeprefix("ensemble/") for name in MODELS if "/" in name} == set(ensemble.PROPAGATIONS)
     assert {name.split("/")[0] for name in MODELS} == set(mpc.MODELS) | {"one_step"}
+    parts_of_models = {"fitting", "optimisers", "vae"}  # in the rows of what they are parts of
+    for name in {name for name, _ in listing.parts("models")} - parts_of_models | set(models.MODELS):
+        assert any(row.split("/")[:2] == ["model", name] for row in rows), name
+    for name in {name for name, _ in listing.parts("policies")} - {"imagination"}:  # in the rows of dreamer
+        assert any(row.split("/")[:2] == ["learner", name] for row in rows), name
     assert set(SYSTEMS) == set(agents.SYSTEMS)
-    assert {f"env/{name}" for name in envs.names() if "/" not in name} <= set(ROWS)
+    by_hand = ("playground/", "pixels/playground/")  # an extra that CI does not have
+    bodies = ("pixels/brax/",)  # pictures of what has a row
+    assert {f"env/{name}" for name in envs.names() if not name.startswith(by_hand + bodies)} <= rows
 
 
 class Compiled(NamedTuple):
@@ -334,7 +355,7 @@ class Compiled(NamedTuple):
 
 @functools.cache
 def compiled(name):
-    row, traces = ROWS[name](), []
+    row, traces = (ROWS | SLOW)[name](), []
 
     @jax.jit
     def advance(key, carry):
@@ -345,7 +366,12 @@ def compiled(name):
 
 
 # A row's tests share its compilations, so that one worker gets them all (``--dist loadgroup``).
-@pytest.fixture(params=[pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in sorted(ROWS)])
+@pytest.fixture(
+    params=[
+        pytest.param(name, marks=[pytest.mark.xdist_group(name)] + [pytest.mark.slow] * (name in SLOW))
+        for name in sorted(ROWS | SLOW)
+    ]
+)
 def case(request):
     return compiled(request.param)
 
@@ -402,7 +428,7 @@ def loop(case, index=0):
 
 
 def test_jit_changes_nothing(case):
-    if case.name.startswith(("system/", "model/rssm/", "model/mdn_rnn/")):
+    if case.name.startswith(("system/", "model/rssm/", "model/mdn_rnn/", "env/brax/", "env/pixels/brax")):
         pytest.skip("up to a minute of small compilations, for what the rows or tests of its parts show")
     key_begin, key_steps = begin_keys()
     carries, outputs = loop(case)

@@ -20,7 +20,8 @@ ARGUMENTS = ("tiny", "pendulum", "--env.episode_length", "8")  # An episode ends
 class Config:
     rate: float = option(0.1, "step size", above=0.0)
     size: int = option(3, "copies of the weights", low=1)
-    poison: int = option(0, "update that turns a weight into nan; 0 never", low=0)
+    poison: int = option(0, "update that turns something into nan; 0 never", low=0)
+    place: str = option("parameter", "what it turns", choices=("parameter", "gradient", "action"))
 
     def check(self):
         if self.poison > 1000:
@@ -39,7 +40,7 @@ def make(spec, config=None, *, env=None):
     return Agent(
         init=partial(_init, spec, config),
         memory=lambda state, key: jax.random.normal(key),
-        act=_act,
+        act=partial(_act, config),
         fit=partial(_fit, config),
         improve=lambda state, key, store: (state, {"noise": jax.random.uniform(key)}),
     )
@@ -65,10 +66,10 @@ def _init(spec, config, key):
     return State(weights, jnp.zeros((0, 2)), jnp.zeros((), jnp.int32), key_own)
 
 
-def _act(state, key, memory, timestep, *, explore):
+def _act(config, state, key, memory, timestep, *, explore):
     noise = 0.1 * jax.random.normal(key) if explore else 0.0
     action = jnp.tanh(jnp.mean(state.weights @ timestep.obs) + noise + 0.01 * memory)
-    return action[None], memory * 0.9, ()
+    return jnp.where(poisoned(config, "action", state.updates), jnp.nan, action)[None], memory * 0.9, ()
 
 
 def _fit(config, state, key, store):
@@ -76,6 +77,14 @@ def _fit(config, state, key, store):
     batch = replay.sample(key, store, 4)
     change = jnp.mean(batch.next_obs - batch.obs, axis=0) + 0.01 * jax.random.normal(key_noise)
     updates = state.updates + 1
-    weights = state.weights + config.rate * change
-    weights = weights.at[0, 1].set(jnp.where(updates == config.poison, jnp.nan, weights[0, 1]))
+
+    def gain(weights):
+        return jnp.sum(weights * change) * jnp.where(poisoned(config, "gradient", updates), jnp.nan, 1.0)
+
+    weights = state.weights + config.rate * jax.grad(gain)(state.weights)
+    weights = weights.at[0, 1].set(jnp.where(poisoned(config, "parameter", updates), jnp.nan, weights[0, 1]))
     return State(weights, state.empty, updates, key_own), {"model_loss": jnp.sum(change**2)}
+
+
+def poisoned(config, place, updates):
+    return (updates == config.poison) & (config.place == place) & (config.poison > 0)

@@ -19,6 +19,7 @@ from jaxmbrl.config import ConfigError, configurable
 from jaxmbrl.models import ensemble, fitting, rollouts, simulator
 from jaxmbrl.models.fitting import Fitter, State
 from jaxmbrl.planners import receding
+from jaxmbrl.planners.candidates import supported
 from jaxmbrl.policies import imitation
 from jaxmbrl.policies.imitation import Pairs, Student
 from jaxmbrl.replay import Replay
@@ -167,8 +168,8 @@ def _act(
         proposal = rollouts.propose(world, params, key_propose, belief, answer, prior.horizon)
         steering, extras = receding.around(proposal, prior.box.low, prior.box.high), jnp.array(True)
     objective = receding.objective(world, params, belief, discount=discount, terminal_value=value, steering=steering)
-    action, plan, _ = receding.control(key_plan, objective, memory, planner=planner, steering=steering)
-    return action, plan, extras
+    action, plan, info = receding.control(key_plan, objective, memory, planner=planner, steering=steering)
+    return supported(action, info), plan, extras
 
 
 def _fit(

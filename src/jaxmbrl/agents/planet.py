@@ -20,6 +20,7 @@ from jaxmbrl.config import configurable, option
 from jaxmbrl.models import latent_model, optimisers, rssm
 from jaxmbrl.models.latent_model import LatentModel
 from jaxmbrl.planners import cem, receding
+from jaxmbrl.planners.candidates import supported
 from jaxmbrl.replay import Replay
 from jaxmbrl.schedule import Schedule
 from jaxmbrl.types import Agent, Array, Environment, Key, Metrics, Planner, Spec, TimeStep
@@ -75,8 +76,8 @@ def _act(
     key_perceive, key_plan, key_noise = jax.random.split(key, 3)
     belief = latent.perceive(parts.model, state.params, key_perceive, memory, timestep)
     objective = receding.objective(parts.model.world, state.params, belief)
-    solution, _, _ = parts.planner.plan(key_plan, objective, parts.planner.init())
-    action = solution[0]
+    solution, _, info = parts.planner.plan(key_plan, objective, parts.planner.init())
+    action = supported(solution[0], info)
     if explore:
         action = latent.disturb(key_noise, action, parts.spec.box, parts.config.action_noise)
     return action, latent.remember(belief, action), ()

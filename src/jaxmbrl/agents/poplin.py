@@ -32,6 +32,7 @@ from jaxmbrl.config import ConfigError, configurable, option
 from jaxmbrl.models import ensemble, fitting, rollouts
 from jaxmbrl.models.fitting import Fitter
 from jaxmbrl.planners import cem, receding
+from jaxmbrl.planners.candidates import supported
 from jaxmbrl.planners.receding import Steering
 from jaxmbrl.policies import imitation
 from jaxmbrl.policies.imitation import Pairs, Student
@@ -168,12 +169,12 @@ def _act(
     objective = receding.objective(
         system.world, agent_state.model.params, belief, discount=system.config.discount, steering=steering
     )
-    solution, plan, _ = system.planner.plan(key_plan, objective, memory)
+    solution, plan, info = system.planner.plan(key_plan, objective, memory)
     if system.config.variant != "p_uni":  # its solution has no axis of time
         plan = receding.shift(plan, system.planner.init(), solution.ndim)
     action = steering.action(timestep.obs, steering.controls(solution)[0])
     lesson = _lesson(system, agent_state, key_lesson, belief, steering, solution)
-    return action, plan, Planned(agent_state.fits, lesson)
+    return supported(action, info), plan, Planned(agent_state.fits, lesson)
 
 
 def _lesson(

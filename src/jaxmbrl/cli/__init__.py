@@ -4,6 +4,7 @@ This module imports neither JAX nor a simulator, so that help and mistakes are a
 """
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ __all__ = ["main"]
 
 USAGE_ERROR = 2
 FAILURE = 1
+DISK = (errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC, errno.EPERM, errno.EROFS)
 LONGEST = 600  # Characters of a message; what lies in between is cut out.
 
 EXAMPLES = """\
@@ -51,22 +53,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the words after ``jaxmbrl``; those of the process by default.
 
     Returns:
-        The exit code: 0, 2 for a mistake in the command line, 1 for a run that failed, and 128 + N for signal N. A
-        mistake or failure is one line on standard error.
+        The exit code: 0, also for a run that SIGTERM asked to stop; 2 for a mistake in the command line, 1 for a run
+        that failed, 130 for Ctrl-C. A mistake or failure is one line on standard error.
     """
     try:
         return _run(sys.argv[1:] if argv is None else argv)
     except ConfigError as error:
         return _fail(error, USAGE_ERROR)
-    except (RuntimeError, MemoryError) as error:
-        if not _is_expected(error):
-            raise
-        return _fail(error, FAILURE)
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
     except BrokenPipeError:  # The reader has enough, as in 'jaxmbrl list | head -1'.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except (RuntimeError, MemoryError, OSError) as error:
+        if not _is_expected(error):
+            raise
+        return _fail(error, FAILURE)
 
 
 def parsers() -> tuple[Parser, Parser]:
@@ -130,9 +132,11 @@ def _refuse(dotted: dict[str, dict[str, str]], command: str) -> None:
 
 
 def _is_expected(error: Exception) -> bool:
-    """Whether one line says all: a value that is not finite, or too little memory."""
+    """Whether one line says all: a value that is not finite, too little memory, or a disk that takes no more."""
+    if isinstance(error, OSError):
+        return error.errno in DISK
     names = {kind.__name__ for kind in type(error).__mro__}  # Not the classes themselves, which live beside JAX.
-    return bool(names & {"NonFiniteError", "MemoryError"}) or "RESOURCE_EXHAUSTED" in str(error)
+    return bool(names & {"NonFiniteError", "StorageError", "MemoryError"}) or "RESOURCE_EXHAUSTED" in str(error)
 
 
 def _fail(error: object, code: int) -> int:

@@ -4,6 +4,7 @@
 import argparse
 import itertools
 import os
+import signal
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -152,4 +153,4 @@ def _end(outcome: "Outcome", directory: Path) -> int:
     if outcome.stopped_by is not None:
         say(f"stopped after epoch {outcome.epoch}; go on by 'jaxmbrl resume {directory}'")
     print(directory, flush=True)
-    return 0 if outcome.stopped_by is None else 128 + outcome.stopped_by
+    return 128 + outcome.stopped_by if outcome.stopped_by == signal.SIGINT else 0

@@ -97,3 +97,12 @@ def report(candidates: Array, scores: Array, low: Array, high: Array) -> PlanInf
         finite=jnp.mean(finite, dtype=jnp.float32),
         spread=jnp.mean(jnp.std(candidates, axis=0) / (high - low)),
     )
+
+
+def supported(action: Array, info: PlanInfo) -> Array:
+    """``action``, or nan where no candidate ever had a finite score.
+
+    A model that imagines nothing finite supports no action at all. The one that a search then falls back on looks like
+    any other; nan does not, and stops a run.
+    """
+    return jnp.where(jnp.any(info.finite > 0), action, jnp.nan)

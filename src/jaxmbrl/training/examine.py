@@ -54,11 +54,12 @@ def examine(directory: Path, episodes: int, seed: int) -> Examination:
         ConfigError: the directory holds no run or no checkpoint, or damaged ones.
     """
     run, _ = manifest.read(directory)
-    epoch = checkpoint.latest(directory / runner.CHECKPOINTS)
-    if epoch is None:
+    if not checkpoint.epochs(directory / runner.CHECKPOINTS):
         raise ConfigError(f"run: got {directory}, which holds no checkpoint yet, needs at least one")
     program = runner.build(run)
-    state = runner.restore(directory, program, epoch)
+    found = runner.restore_latest(directory, program)
+    assert found is not None  # There is one, or an error.
+    state, epoch = found
     key_returns, key_viewer = jax.random.split(jax.random.fold_in(jax.random.key(seed), STREAM))
     agents = state.agent if run.seeds > 1 else jax.tree.map(lambda leaf: leaf[None], state.agent)
     begin = time.monotonic()

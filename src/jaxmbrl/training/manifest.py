@@ -4,6 +4,7 @@ import importlib.metadata
 import json
 import platform
 import subprocess
+import zlib
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -85,16 +86,24 @@ def check_free(directory: Path) -> None:
 
 def write(directory: Path, run: Run, versions: Mapping[str, Any]) -> None:
     """Write ``config.json``, all of it or nothing."""
-    content = {
-        **run._asdict(),
-        "options": dict(run.options),
-        "agent": to_dict(run.agent),
-        "schedule": to_dict(run.schedule),
-        "provenance": dict(versions),
-    }
+    content = {**_as_dict(run), "provenance": dict(versions)}
     part = directory / f"{FILE}.part"
     part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     part.replace(directory / FILE)
+
+
+def identity(run: Run) -> int:
+    """32 bits that tell a run's numbers from those of another; how long it is and how it is kept make none."""
+    content = _as_dict(run)
+    for name in ("preset", "checkpoint_every"):
+        del content[name]
+    del content["schedule"]["epochs"]
+    return zlib.crc32(json.dumps(content, sort_keys=True).encode())
+
+
+def _as_dict(run: Run) -> dict[str, Any]:
+    tables = {"options": dict(run.options), "agent": to_dict(run.agent), "schedule": to_dict(run.schedule)}
+    return {**run._asdict(), **tables}
 
 
 def read(directory: Path) -> tuple[Run, dict[str, Any]]:

@@ -8,7 +8,6 @@ import dataclasses
 import json
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,6 +37,7 @@ class Program(NamedTuple):
         loop: ``init`` takes keys [S] and ``epoch`` a state with axis S; one seed has no axis.
         keys: [S] or [], what ``loop.init`` takes.
         template: shapes, dtypes and places of the state: the seeds lie on `devices`.
+        identity: tells the run's checkpoints from those of others.
     """
 
     env: Environment
@@ -45,6 +45,7 @@ class Program(NamedTuple):
     loop: Loop
     keys: Array
     template: PyTree
+    identity: int
 
 
 class Session(NamedTuple):
@@ -54,17 +55,19 @@ class Session(NamedTuple):
         run: what is run.
         directory: where it is logged.
         compute: the compiled epoch, ``state -> (state, metrics)``; consumes its argument.
-        flags: ``state -> {path: finite}``.
+        watch: looks at a state for what is not finite.
         begin: when the run began, on the monotonic clock; earlier sessions count as if they had just ended.
         report: shows progress.
+        identity: of the run, for its checkpoints.
     """
 
     run: Run
     directory: Path
     compute: Callable[[PyTree], tuple[PyTree, Any]]
-    flags: Callable[[PyTree], dict[str, Array]]
+    watch: Callable[[PyTree], finite.Watched]
     begin: float
     report: progress.Report
+    identity: int
 
 
 class Outcome(NamedTuple):
@@ -106,7 +109,7 @@ def build(run: Run) -> Program:
         template = jax.eval_shape(loop.init, keys)
     template = devices.placed(template, run.seeds)
     memory.check(template)
-    return Program(env, agent, loop, keys, template)
+    return Program(env, agent, loop, keys, template, manifest.identity(run))
 
 
 def train(run: Run, directory: Path) -> Outcome:
@@ -127,18 +130,17 @@ def train(run: Run, directory: Path) -> Outcome:
 
 
 def resume(directory: Path, epochs: int | None = None) -> Outcome:
-    """Continue a run from its latest checkpoint, bit for bit; from the beginning if it has none.
+    """Continue a run from its latest good checkpoint, bit for bit; from the beginning if it has none at all.
 
     Args:
         directory: of the run.
         epochs: a new total number of epochs, not below the old, to extend the run.
 
     Raises:
-        ConfigError: the directory holds no run, or a damaged one, or ``epochs`` have passed already.
+        ConfigError: the directory holds no run, or only damaged checkpoints, or ``epochs`` have passed already.
         NonFiniteError: as in `train`.
     """
     run, versions = manifest.read(directory)
-    done = checkpoint.latest(directory / CHECKPOINTS) or 0
     if epochs is not None:
         if epochs < run.schedule.epochs:
             raise ConfigError(f"epochs: got {epochs}, needs at least {run.schedule.epochs}, what the run began with")
@@ -147,9 +149,32 @@ def resume(directory: Path, epochs: int | None = None) -> Outcome:
     if changed:
         say(f"warning: the run was started under other versions, so numbers may differ: {changed}")
     program = build(run)
-    state = restore(directory, program, done) if done else None
+    found = restore_latest(directory, program)
+    state, done = found or (None, 0)
+    checkpoint.set_aside(directory / CHECKPOINTS, done)
     manifest.write(directory, run, versions)
     return _go(run, directory, program, state, done)
+
+
+def restore_latest(directory: Path, program: Program) -> tuple[PyTree, int] | None:
+    """The state in the latest good checkpoint, and its number of epochs; None where there are no checkpoints.
+
+    Raises:
+        ConfigError: none is good; says what is wrong with the latest.
+    """
+    wrong: list[ConfigError] = []
+    for epoch in checkpoint.epochs(directory / CHECKPOINTS):
+        try:
+            state = restore(directory, program, epoch)
+        except ConfigError as error:
+            wrong.append(error)
+            continue
+        if wrong:
+            say(f"warning: {wrong[0]}: going back to the checkpoint of epoch {epoch}")
+        return state, epoch
+    if wrong:
+        raise wrong[0]
+    return None
 
 
 def restore(directory: Path, program: Program, epoch: int) -> PyTree:
@@ -157,7 +182,7 @@ def restore(directory: Path, program: Program, epoch: int) -> PyTree:
     checkpoints, template = directory / CHECKPOINTS, program.template
     stored = checkpoint.shapes(checkpoints, epoch).get("replay.data")
     smaller = template._replace(replay=extension.before(template.replay, stored))
-    state = checkpoint.restore(checkpoints, epoch, smaller)
+    state = checkpoint.restore(checkpoints, epoch, smaller, program.identity)
     state = state._replace(replay=extension.grow(state.replay, template.replay))
     return jax.device_put(state, _place(template))
 
@@ -177,7 +202,8 @@ def _go(run: Run, directory: Path, program: Program, state: PyTree, done: int) -
         state, compute, seconds = _compile(program, state)
         _record_session(directory, done, seconds, program.template)
         with progress.reporter(done, run.schedule.epochs, int(jnp.sum(state.env_steps))) as report:
-            session = Session(run, directory, compute, _finite_flags(run), begin, report)
+            watch = finite.watch(run.schedule, batch_axes=int(run.seeds > 1))
+            session = Session(run, directory, compute, watch, begin, report, program.identity)
             state, epoch = _epochs(session, state, done, stopped)
     return Outcome(state, epoch, stopped[0] if epoch < run.schedule.epochs else None)
 
@@ -190,10 +216,10 @@ def _epochs(session: Session, state: PyTree, done: int, stopped: list[int]) -> t
             epoch += 1
             state = _epoch(session, state, epoch)
             if epoch % session.run.checkpoint_every == 0:
-                checkpoint.save(checkpoints, epoch, state)
+                checkpoint.save(checkpoints, epoch, state, session.identity)
                 saved = epoch
         if epoch > saved:
-            checkpoint.save(checkpoints, epoch, state)
+            checkpoint.save(checkpoints, epoch, state, session.identity)
     return state, epoch
 
 
@@ -202,7 +228,7 @@ def _epoch(session: Session, state: PyTree, epoch: int) -> PyTree:
     seeds = session.run.all_seeds
     state, measured = session.compute(state)
     measured = jax.device_get(measured)
-    finite.check(seeds, epoch, measured, jax.device_get(session.flags(state)))
+    finite.check(seeds, epoch, session.run.schedule, measured, jax.device_get(session.watch(state)))
     rows = metrics.rows(seeds, epoch, measured, time.monotonic() - session.begin)
     metrics.append(session.directory / METRICS, rows)
     session.report(epoch, rows)
@@ -227,14 +253,6 @@ def _compile(program: Program, state: PyTree) -> tuple[PyTree, Callable[..., Any
 def _place(template: PyTree) -> jax.sharding.Sharding:
     """Where all leaves of a state lie."""
     return jax.tree.leaves(template)[0].sharding
-
-
-def _finite_flags(run: Run) -> Callable[[PyTree], dict[str, Array]]:
-    check = jax.jit(partial(finite.flags, batch_axes=int(run.seeds > 1)))
-    names = ("agent", "memory", "episodes")
-    return lambda state: check(
-        {"obs": state.timestep.obs, "reward": state.timestep.reward} | {name: getattr(state, name) for name in names}
-    )
 
 
 def _record_session(directory: Path, done: int, seconds: dict[str, float], template: PyTree) -> None:
