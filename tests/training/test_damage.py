@@ -136,10 +136,19 @@ def test_a_run_goes_on_from_the_checkpoint_before(run, whole, capfd):
     ("fields", "expected"),
     [
         ({"seed": 5}, "written under another configuration"),
-        ({"agent": {"rate": 0.3, "size": SIZE, "poison": 0}}, "written under another configuration"),
-        ({"agent": {"rate": 0.1, "size": 7, "poison": 0}}, f"agent.weights: got shape ({SIZE}, 3), needs (7, 3)"),
-        ({"agent": {"rate": 0.1, "poison": 0}}, "agent.size: missing"),
-        ({"agent": {"rate": 0.1, "size": SIZE, "poison": 0, "more": 1}}, "agent.more: no such field"),
+        (
+            {"agent": {"rate": 0.3, "size": SIZE, "poison": 0, "place": "parameter"}},
+            "written under another configuration",
+        ),
+        (
+            {"agent": {"rate": 0.1, "size": 7, "poison": 0, "place": "parameter"}},
+            f"agent.weights: got shape ({SIZE}, 3), needs (7, 3)",
+        ),
+        ({"agent": {"rate": 0.1, "poison": 0, "place": "parameter"}}, "agent.size: missing"),
+        (
+            {"agent": {"rate": 0.1, "size": SIZE, "poison": 0, "place": "parameter", "more": 1}},
+            "agent.more: no such field",
+        ),
     ],
 )
 def test_another_configuration_is_one_line(fields, expected, run, capfd):
