@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 TRAIN ?= train pets cartpole_swingup --seed 0
 
-.PHONY: train test check format lint types slow lock clean
+.PHONY: train test check format lint types docs slow lock clean
 
 train: $(VENV)/.installed  ## PETS on the cart-pole swing-up, 12 episodes
 	$(BIN)/jaxmbrl $(TRAIN)
@@ -15,7 +15,7 @@ test: $(VENV)/.developing  ## the tests that CI runs
 slow: $(VENV)/.developing  ## the tests that take minutes each
 	$(BIN)/pytest -n 2 -m slow
 
-check: lint types test  ## exactly what CI runs
+check: lint types docs test  ## exactly what CI runs
 
 format: $(VENV)/.developing
 	$(BIN)/ruff format
@@ -27,6 +27,9 @@ lint: $(VENV)/.developing
 
 types: $(VENV)/.developing
 	$(BIN)/basedpyright
+
+docs: $(VENV)/.developing  ## the documentation site, in .cache/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --config-file docs/mkdocs.yml
 
 lock: $(VENV)/.developing  ## pin versions anew (names, versions, hashes)
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
