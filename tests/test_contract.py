@@ -18,6 +18,7 @@ from jaxmbrl import agents, envs, models, planners
 from jaxmbrl import replay as replays
 from jaxmbrl.agents import (
     dreamer,
+    ivg,
     latent,
     mbpo,
     me_trpo,
@@ -36,7 +37,7 @@ from jaxmbrl.agents import (
 )
 from jaxmbrl.cli import listing
 from jaxmbrl.envs import classic, wrappers
-from jaxmbrl.models import ensemble, fitting, mdn_rnn, one_step, optimisers, rssm, simulator, vae
+from jaxmbrl.models import ensemble, fitting, latent_dynamics, mdn_rnn, one_step, optimisers, rssm, simulator, vae
 from jaxmbrl.planners import cem
 from jaxmbrl.policies import imagination, imitation, ppo, td3, trpo
 from jaxmbrl.policies import sac as sac_policy
@@ -192,6 +193,7 @@ SEQUENCE_MODELS = {
     f"mdn_rnn/{cell}": lambda cell=cell: mdn_rnn.make(ENV.spec, dataclasses.replace(RECURRENT, cell=cell)).world
     for cell in mdn_rnn.CELLS
 }
+SEQUENCE_MODELS["latent_dynamics"] = lambda: latent_dynamics.make(ENV.spec, SYSTEMS["ivg"].model).model.world
 POLICY = sac_policy.Config(hidden=(4,), learning_rate=1e-2)
 ONE_MODEL, TWO_MODELS = (
     ensemble.Members(member=one_step.Config(hidden=(8,), family="deterministic"), size=size, elites=size)
@@ -204,6 +206,12 @@ ONE_PARTICLE = ensemble.Config(member=MEMBER, size=1, elites=1, particles=1)
 SYSTEMS = {
     "dreamer": dreamer.Config(
         model=LATENT, fit=LATENT_FIT, starts=3, policy=imagination.Config(hidden=(4,), horizon=2), updates=2
+    ),
+    "ivg": ivg.Config(
+        model=latent_dynamics.Config(units=4, hidden=4, layers=(4,), embedding=4, ahead=2),
+        fit=LATENT_FIT,
+        starts=3,
+        policy=imagination.Config(hidden=(4,), horizon=2),
     ),
     "mbpo": mbpo.Config(
         policy=POLICY,
@@ -389,6 +397,7 @@ MISREAD = {
     "model/rssm/gaussian",
     "system/dreamer",
     "system/dreamer_v3",
+    "system/ivg",
     "system/nagabandi",
     "system/planet",
 }
@@ -428,7 +437,8 @@ def loop(case, index=0):
 
 
 def test_jit_changes_nothing(case):
-    if case.name.startswith(("system/", "model/rssm/", "model/mdn_rnn/", "env/brax/", "env/pixels/brax")):
+    slow = ("system/", "model/rssm/", "model/mdn_rnn/", "model/latent_dynamics", "env/brax/", "env/pixels/brax")
+    if case.name.startswith(slow):
         pytest.skip("up to a minute of small compilations, for what the rows or tests of its parts show")
     key_begin, key_steps = begin_keys()
     carries, outputs = loop(case)

@@ -10,7 +10,8 @@ Functions are written for one example: a shape such as ``[O]`` has no batch axis
 Every ``key`` is a typed PRNG key (``jax.random.key``), and a function that takes one consumes it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -59,6 +60,7 @@ class Spec(NamedTuple):
         termination: the known termination, bool [], as a function of the same three, or None. None together
             with a known reward means that episodes never terminate.
         angles: indices of the observation that are angles in radians; models see their sine and cosine.
+        tasks: known rewards of this and of other tasks in the same world, by name.
     """
 
     name: str
@@ -68,6 +70,7 @@ class Spec(NamedTuple):
     reward: RewardFn | None = None
     termination: RewardFn | None = None
     angles: tuple[int, ...] = ()
+    tasks: Mapping[str, RewardFn] = MappingProxyType({})
 
     @property
     def obs_size(self) -> int:

@@ -7,6 +7,7 @@ from jaxmbrl import agents
 
 ELSEWHERE = {
     "dreamer": "test_latent_systems.py",
+    "ivg": "test_ivg.py",
     "nagabandi": "test_nagabandi.py",
     "planet": "test_latent_systems.py",
     "poplin": "test_poplin.py",

@@ -150,7 +150,7 @@ def test_terminal_value_reaches_the_planner(key):
     assert act(lambda features: 1e3 * features @ toward) - act(lambda features: -1e3 * features @ toward) > 5.0
 
 
-SEES_IMAGES = {"dreamer", "planet", "world_models"}
+SEES_IMAGES = {"dreamer", "ivg", "planet", "world_models"}
 
 
 @pytest.mark.parametrize("system", sorted(agents.SYSTEMS))

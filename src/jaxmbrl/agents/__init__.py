@@ -7,6 +7,7 @@ from jaxmbrl.config import ConfigError, near
 
 SYSTEMS: dict[str, str] = {
     "dreamer": "Dreamer: an actor-critic in a latent model's imagination (Hafner et al. 2020, 2023)",
+    "ivg": "Imagined Value Gradients: tasks that share one latent model (Byravan et al. 2019)",
     "mbpo": "MBPO: SAC on short rollouts branched from replayed states (Janner et al. 2019)",
     "me_trpo": "ME-TRPO: TRPO in an ensemble, until its members disagree (Kurutach et al. 2018)",
     "mve": "MVE: critics on values that a model expands (Feinberg et al. 2018)",

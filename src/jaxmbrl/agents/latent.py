@@ -16,7 +16,7 @@ from jaxmbrl.models.frames import Frames, frames
 from jaxmbrl.models.latent_model import LatentModel
 from jaxmbrl.policies.actor_critic import descend
 from jaxmbrl.replay import Replay
-from jaxmbrl.types import Array, Box, Key, Metrics, PyTree, Spec, TimeStep
+from jaxmbrl.types import Array, Box, Key, Metrics, PyTree, Spec, TimeStep, Transition
 
 
 @configurable
@@ -64,28 +64,31 @@ class Learning(NamedTuple):
     window: int
 
 
-def learning(model: LatentModel, config: Fit) -> Learning:
-    """Bind learning to a model."""
+def learning(
+    model: LatentModel, config: Fit, relabel: Callable[[Transition], Transition] = lambda window: window
+) -> Learning:
+    """Bind learning to a model, which reads replayed windows [T] as ``relabel`` shows them."""
     optimiser = optimisers.make(config.optimiser)
 
     def init(key: Key) -> ModelState:
         params = model.world.init(key)
         return ModelState(params, optimiser.init(params))
 
-    return Learning(init, partial(_update, model, config, optimiser), config.length - 1)
+    return Learning(init, partial(_update, model, config, optimiser, relabel), config.length - 1)
 
 
 def _update(
     model: LatentModel,
     config: Fit,
     optimiser: optax.GradientTransformation,
+    relabel: Callable[[Transition], Transition],
     state: ModelState,
     key: Key,
     replay: Replay,
 ) -> tuple[ModelState, Metrics, PyTree, Frames]:
     key_sample, key_loss = jax.random.split(key)
     windows = replays.sample_sequences(key_sample, replay, config.batch_size, config.length - 1)
-    sequences = jax.vmap(frames)(windows)
+    sequences = jax.vmap(lambda window: frames(relabel(window)))(windows)
 
     def loss(params: PyTree) -> tuple[Array, tuple[Metrics, PyTree]]:
         keys = jax.random.split(key_loss, config.batch_size)

@@ -30,6 +30,7 @@ _CLASSIC = {
     "max_speed_1": "the inner link's angular velocity is clipped to it, rad/s",
     "max_speed_2": "the outer link's angular velocity is clipped to it, rad/s",
     "pole_length": "from the hinge to the pole's tip, m",
+    "reward": "what is paid for, the name of a reward",
     "torque": "on each driven joint at action 1, N m",
 }
 _BRAX = {

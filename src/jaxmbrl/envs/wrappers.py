@@ -112,7 +112,7 @@ def time_limit(env: Environment, length: int) -> Environment:
 def action_repeat(env: Environment, repeats: int) -> Environment:
     """Take every action ``repeats`` times, and sum the rewards up to the end of the episode.
 
-    The sum of rewards is no function of the first and the last observation, so the known reward is dropped (where
+    The sum of rewards is no function of the first and the last observation, so the known rewards are dropped (where
     ``repeats`` > 1). The known termination stays: it has to judge by ``next_obs`` alone, as all of this package's do.
 
     Args:
@@ -139,6 +139,7 @@ def action_repeat(env: Environment, repeats: int) -> Environment:
     spec = env.spec._replace(
         episode_length=-(-env.spec.episode_length // repeats),
         reward=None,
+        tasks={},
         termination=_never if never_terminates else env.spec.termination,
     )
     return Environment(spec, env.reset, step)
@@ -191,6 +192,7 @@ def frame_stack(env: Environment, frames: int) -> Environment:
         ),
         reward=known(spec.reward),
         termination=known(spec.termination),
+        tasks={name: known(function) for name, function in spec.tasks.items()},
         angles=tuple(index + spec.obs_size * frame for frame in range(frames) for index in spec.angles),
     )
     return Environment(wide, reset, step)
@@ -245,6 +247,7 @@ def sin_cos(env: Environment, indices: tuple[int, ...] | None = None) -> Environ
         observation=jax.ShapeDtypeStruct((size + len(indices),), spec.observation.dtype),
         reward=known(spec.reward),
         termination=known(spec.termination),
+        tasks={name: known(function) for name, function in spec.tasks.items()},
         angles=tuple(int(starts[index]) for index in spec.angles if index not in indices),
     )
     return Environment(spec, reset, step)

@@ -19,7 +19,7 @@ class Frames(NamedTuple):
     Attributes:
         obs: [O], what is seen, any tree.
         action: [A], the one that led here; meaningless where ``first``.
-        reward: [], of the step that led here; 0 where ``first``.
+        reward: [], of the step that led here, or [K] of several tasks; 0 where ``first``.
         discount: [], 0 where the episode terminated here, 1 elsewhere.
         first: bool [], nothing before is of the same episode.
     """
@@ -47,13 +47,16 @@ def frames(window: Transition) -> Frames:
     source = jnp.zeros(length + 1, jnp.int32).at[arrival].set(step, mode="drop").at[begins].set(step[1:], mode="drop")
     first = jnp.zeros(length + 1, bool).at[0].set(True).at[begins].set(True, mode="drop")
 
+    def broad(mask: Array, leaf: Array) -> Array:
+        return mask.reshape((-1,) + (1,) * (leaf.ndim - 1))
+
     def either(before: Array, after: Array) -> Array:
-        return jnp.where(first.reshape((-1,) + (1,) * (before.ndim - 1)), before[source], after[source])
+        return jnp.where(broad(first, before), before[source], after[source])
 
     return Frames(
         obs=jax.tree.map(either, window.obs, window.next_obs),
         action=window.action[source],
-        reward=jnp.where(first, 0.0, window.reward[source]),
+        reward=jnp.where(broad(first, window.reward), 0.0, window.reward[source]),
         discount=jnp.where(first, 1.0, window.discount[source]),
         first=first,
     )

@@ -42,6 +42,9 @@ class Config:
     norm: bool = option(False, "normalise the units of each layer")
     distribution: str = option("tanh_normal", "of continuous actions", choices=tuple(action_heads.CONTINUOUS))
     gradient: str = option("dynamics", "how the actor learns", choices=("dynamics", "reinforce"))
+    through_policy: bool = option(
+        False, "dynamics: gradient also through what later actions answer to, as SVG's; Dreamer stops it there"
+    )
     discount: float = option(0.99, "gamma", low=0.0, high=1.0)
     lambda_: float = option(0.95, "how much of the imagined return is used", low=0.0, high=1.0)
     entropy: float = option(0.0, "bonus for the policy's entropy, a nat", low=0.0)
@@ -187,7 +190,8 @@ def _dream(
         return world.step(params, key, belief, _within(design.spec.action, action))
 
     def policy(key: Key, features: Array) -> Array:
-        chosen = design.actions.sample(key, _outputs(design, actor, jax.lax.stop_gradient(features)))
+        features = features if config.through_policy else jax.lax.stop_gradient(features)
+        chosen = design.actions.sample(key, _outputs(design, actor, features))
         return actions.from_unit(chosen, design.spec.action) if isinstance(design.spec.action, Box) else chosen
 
     def trajectory(key: Key, belief: PyTree, weight: Array) -> Dream:

@@ -12,7 +12,7 @@ from jaxmbrl.envs.classic import (
     pendulum,
     reacher,
 )
-from jaxmbrl.envs.classic.task import Task, bind
+from jaxmbrl.envs.classic.task import USUAL, Task, bind
 from jaxmbrl.types import Environment
 
 __all__ = ["NAMES", "TASKS", "Task", "bind", "episode_length", "linear_quadratic", "make", "options"]
@@ -27,8 +27,14 @@ _AT_LEAST = {"state_size": 1, "action_size": 1, "seed": 0, "spectral_radius": 0.
 
 
 def options(name: str) -> dict[str, Any]:
-    """What `make` takes for a task, with the defaults: physical parameters; for linear_quadratic, sizes too."""
-    return dict(_LINEAR_QUADRATIC) if name == "linear_quadratic" else TASKS[name].parameters._asdict()
+    """What `make` takes for a task, with the defaults.
+
+    Physical parameters; ``reward``, the name of a reward, where there are others; for linear_quadratic, sizes too.
+    """
+    if name == "linear_quadratic":
+        return dict(_LINEAR_QUADRATIC)
+    task = TASKS[name]
+    return {**task.parameters._asdict(), **({"reward": USUAL} if task.others else {})}
 
 
 def episode_length(name: str) -> int:
@@ -44,7 +50,7 @@ def make(name: str, **options: Any) -> Environment:
         **options: some of `options`; floats may be tracers.
 
     Raises:
-        ConfigError: a parameter is out of its bounds.
+        ConfigError: a parameter is out of its bounds, or there is no such reward.
     """
     positive = ("action_cost",) if name == "linear_quadratic" else TASKS[name].positive
     for option, value in options.items():
@@ -56,5 +62,7 @@ def make(name: str, **options: Any) -> Environment:
             raise ConfigError(f"env.{option}: got {value!r}, needs at least {_AT_LEAST[option]}")
     if name == "linear_quadratic":
         return linear_quadratic.make(linear_quadratic.random_system(**options))
-    task = TASKS[name]
-    return bind(task, task.parameters._replace(**options))
+    task, reward = TASKS[name], options.pop("reward", USUAL)
+    if reward not in task.rewards:
+        raise ConfigError(f"env.reward: got {reward!r}, needs one of {', '.join(task.rewards)}")
+    return bind(task, task.parameters._replace(**options), reward)

@@ -83,8 +83,18 @@ def reward(params: Params, obs: Array, action: Array, next_obs: Array) -> Array:
     The distance is from the pole's tip after the step to the point one pole length above the middle of the track.
     """
     del obs
+    return _near(params, jnp.zeros(()), action, next_obs)
+
+
+def right(params: Params, obs: Array, action: Array, next_obs: Array) -> Array:
+    """As `reward`, above the point of the track that is 1 m right of its middle."""
+    del obs
+    return _near(params, jnp.ones(()), action, next_obs)
+
+
+def _near(params: Params, place: Array, action: Array, next_obs: Array) -> Array:
     position, _, sine, cosine, _ = next_obs
-    square = (position + params.pole_length * sine) ** 2 + (params.pole_length * (cosine - 1.0)) ** 2
+    square = (position - place + params.pole_length * sine) ** 2 + (params.pole_length * (cosine - 1.0)) ** 2
     return jnp.exp(-square / params.pole_length**2) - 0.01 * action[0] ** 2
 
 
@@ -98,4 +108,5 @@ TASK = Task(
     dynamics=dynamics,
     observe=observe,
     reward=reward,
+    others={"right": right},
 )

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxmbrl.envs.classic.task import Task, box
+from jaxmbrl.envs.classic.task import Task, box, wrap_angle
 from jaxmbrl.types import Array, Key
 
 
@@ -56,6 +56,19 @@ def reward(params: Params, obs: Array, action: Array, next_obs: Array) -> Array:
     return -(jnp.arctan2(sine, cosine) ** 2 + 0.1 * velocity**2 + 0.001 * action[0] ** 2)
 
 
+def lean(params: Params, obs: Array, action: Array, next_obs: Array) -> Array:
+    """As `reward`, but for an angle of 0.3 rad, which takes three quarters of the greatest torque to hold."""
+    del params, next_obs
+    cosine, sine, velocity = obs
+    return -(wrap_angle(jnp.arctan2(sine, cosine) - 0.3) ** 2 + 0.1 * velocity**2 + 0.001 * action[0] ** 2)
+
+
+def spin(params: Params, obs: Array, action: Array, next_obs: Array) -> Array:
+    """Turn at 6 rad/s: -(0.1 (velocity - 6)^2 + 0.001 torque^2), of the state before the step."""
+    del params, next_obs
+    return -(0.1 * (obs[2] - 6.0) ** 2 + 0.001 * action[0] ** 2)
+
+
 TASK = Task(
     name="pendulum",
     parameters=Params(),
@@ -66,4 +79,5 @@ TASK = Task(
     dynamics=dynamics,
     observe=observe,
     reward=reward,
+    others={"lean": lean, "spin": spin},
 )

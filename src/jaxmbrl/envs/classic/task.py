@@ -1,7 +1,8 @@
 """What the classic tasks share: a row of pure functions, its binding to parameters, and an integrator."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import chex
@@ -11,6 +12,8 @@ import numpy as np
 
 from jaxmbrl.envs.wrappers import strongly_typed
 from jaxmbrl.types import Array, Box, Environment, Key, RewardFn, Spec, TimeStep
+
+USUAL = "usual"  # the reward of a task where the user does not choose another
 
 
 class Task(NamedTuple):
@@ -29,6 +32,7 @@ class Task(NamedTuple):
         termination: ``(params, obs [O], action [A], next_obs [O]) -> bool []``, or None where episodes never
             terminate.
         angles: indices of the observation that are angles in radians.
+        others: rewards of other tasks in the same world, by name; of the form of ``reward``.
     """
 
     name: str
@@ -42,6 +46,12 @@ class Task(NamedTuple):
     reward: Callable[[Any, Array, Array, Array], Array]
     termination: Callable[[Any, Array, Array, Array], Array] | None = None
     angles: tuple[int, ...] = ()
+    others: Mapping[str, Callable[[Any, Array, Array, Array], Array]] = MappingProxyType({})
+
+    @property
+    def rewards(self) -> dict[str, Callable[[Any, Array, Array, Array], Array]]:
+        """All rewards by name, the first one that of the task that names it."""
+        return {USUAL: self.reward, **self.others}
 
 
 def box(low: float, high: float, size: int = 1) -> Box:
@@ -49,13 +59,15 @@ def box(low: float, high: float, size: int = 1) -> Box:
     return Box(np.full(size, low, np.float32), np.full(size, high, np.float32))
 
 
-def bind(task: Task, params: Any) -> Environment:
-    """Close a task over physical parameters, any of which may be a tracer.
+def bind(task: Task, params: Any, reward: str = USUAL) -> Environment:
+    """Close a task over physical parameters, any of which may be a tracer, and give the reward of that name.
 
     `Environment.step` computes its reward and its termination by the very functions that `Spec` shows. Actions are
     clipped to their bounds, before the dynamics and in those functions alike.
     """
-    reward = functools.partial(_clipped, task.reward, params, task.action)
+    rewards = {
+        name: functools.partial(_clipped, function, params, task.action) for name, function in task.rewards.items()
+    }
     termination = task.termination and functools.partial(_clipped, task.termination, params, task.action)
     observation = jax.eval_shape(lambda key: task.observe(params, task.initial(params, key)), jax.random.key(0))
     spec = Spec(
@@ -63,12 +75,15 @@ def bind(task: Task, params: Any) -> Environment:
         observation=jax.ShapeDtypeStruct(observation.shape, observation.dtype),
         action=task.action,
         episode_length=task.episode_length,
-        reward=reward,
+        reward=rewards[reward],
         termination=termination,
         angles=task.angles,
+        tasks=rewards,
     )
     reset = functools.partial(_reset, task, params)
-    return strongly_typed(Environment(spec, reset, functools.partial(_step, task, params, reward, termination)))
+    return strongly_typed(
+        Environment(spec, reset, functools.partial(_step, task, params, rewards[reward], termination))
+    )
 
 
 def _reset(task: Task, params: Any, key: Key) -> TimeStep:

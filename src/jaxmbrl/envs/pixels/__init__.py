@@ -58,7 +58,8 @@ def scene(name: str, **options: Any) -> Callable[[TimeStep], Scene]:
         ConfigError: nothing is known about how to draw it.
     """
     if name in SCENES:
-        params = TASKS[name].parameters._replace(**options)
+        physical = {option: value for option, value in options.items() if option != "reward"}
+        params = TASKS[name].parameters._replace(**physical)
         return lambda timestep: SCENES[name](params, timestep.obs)
     if name in brax.NAMES:
         kept = {option: value for option, value in options.items() if option != "forward_velocity"}
@@ -123,5 +124,6 @@ def render(env: Environment, scene: Callable[[TimeStep], Scene], size: int = SIZ
         reward=None,
         termination=None,
         angles=(),
+        tasks={},
     )
     return Environment(spec, lambda key: picture(env.reset(key)), step)

@@ -1,0 +1,133 @@
+"""Transfer of a latent model to another reward: IVG with a model that has learned another task, and from scratch.
+
+    python experiments/transfer.py pendulum --source spin --target usual --seeds 5 --out docs/figures/transfer
+
+The source run learns its task (and ``--also`` others); its model, but for the rewards, is where the target run begins.
+Environment steps of the target are counted from its first random one on. All seeds of a run are one program. Writes
+OUT.csv and OUT.png, and prints how many steps each needs until the median is within ``--share`` of what scratch
+reaches in the end, measured from the first evaluation.
+"""
+
+import argparse
+import csv
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import matplotlib.pyplot as plt
+import numpy as np
+
+from jaxmbrl import envs, training
+from jaxmbrl.agents import ivg
+from jaxmbrl.training import devices
+from jaxmbrl.training.loop import LoopState
+
+Curve = tuple[np.ndarray, np.ndarray]  # environment steps [epochs], returns [seeds, epochs]
+BEGIN = {"scratch": "#7a7f87", "transfer": "#1f6feb"}
+
+
+def source(name: str, task: str, also: tuple[str, ...], epochs: int) -> Callable[[jax.Array], ivg.State]:
+    """A run on the source task, ``key -> what its agent has learned``."""
+    env = envs.make(name, reward=task)
+    config, schedule = ivg.preset("small", env.spec)
+    agent = ivg.make(env.spec, dataclasses.replace(config, tasks=also))
+    run = training.train(training.make_loop(env, agent, schedule), epochs)
+    return lambda key: run(key)[0].agent
+
+
+def target(name: str, task: str, options: Any) -> Callable[..., dict[str, jax.Array]]:
+    """A run on the target task, ``(key, learned or None) -> metrics``.
+
+    It takes more gradient steps for each step in the world than the preset, so that what is seen limits it.
+    """
+    env = envs.make(name, reward=task)
+    config, schedule = ivg.preset("small", env.spec)
+    steps = options.epoch_steps
+    schedule = dataclasses.replace(schedule, prefill=steps, epoch_steps=steps, eval_episodes=options.eval_episodes)
+    agent = ivg.make(env.spec, dataclasses.replace(config, updates=options.updates))
+    loop = training.make_loop(env, agent, schedule)
+
+    def run(key: jax.Array, learned: ivg.State | None = None) -> dict[str, jax.Array]:
+        state: LoopState = loop.init(key)
+        if learned is not None:
+            state = state._replace(agent=ivg.transfer(learned, state.agent))
+        return jax.lax.scan(lambda state, _: loop.epoch(state), state, length=options.epochs)[1]
+
+    return run
+
+
+def steps_until(curve: Curve, level: float) -> int | None:
+    """Environment steps until the median over seeds is at ``level``, for the first of two evaluations in a row."""
+    steps, returns = curve
+    above = np.median(returns, axis=0) >= level
+    lasting = np.flatnonzero(above[:-1] & above[1:])
+    return int(steps[lasting[0]]) if len(lasting) else None
+
+
+def compare(options: Any) -> dict[str, Curve]:
+    """Run the source, then the target with its model and from scratch, with the same keys."""
+    keys = jax.vmap(jax.random.key)(np.arange(options.seeds))
+    fresh_keys = jax.vmap(jax.random.key)(1000 + np.arange(options.seeds))
+    run_source = source(options.env, options.source, tuple(options.also), options.source_epochs)
+    run_target = target(options.env, options.target, options)
+    learned = jax.jit(training.over_seeds(run_source, options.seeds))(keys)
+    metrics = {
+        "scratch": jax.jit(training.over_seeds(run_target, options.seeds))(fresh_keys),
+        "transfer": jax.jit(training.over_seeds(run_target, options.seeds))(fresh_keys, learned),
+    }
+    return {name: (np.asarray(m["env_steps"])[0], np.asarray(m["eval_return"])) for name, m in metrics.items()}
+
+
+def plot(path: Path, title: str, curves: dict[str, Curve]) -> None:
+    """Medians and interquartile ranges."""
+    plt.rcParams.update({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False})
+    figure, axis = plt.subplots(figsize=(5.6, 3.4))
+    for name, (steps, returns) in curves.items():
+        low, middle, high = np.percentile(returns, [25, 50, 75], axis=0)
+        axis.fill_between(steps, low, high, color=BEGIN[name], alpha=0.18, linewidth=0)
+        axis.plot(steps, middle, color=BEGIN[name], linewidth=2.0, label=name)
+    axis.set(title=title, xlabel="environment steps on the target", ylabel="return without exploration", xlim=(0, None))
+    axis.grid(alpha=0.25)
+    axis.legend(frameon=False, loc="lower right")
+    figure.tight_layout()
+    figure.savefig(path, dpi=150)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run, write, plot, print."""
+    parser: Any = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("env")
+    parser.add_argument("--source", default="usual", help="the reward that the model is learned with")
+    parser.add_argument("--also", nargs="*", default=[], help="rewards that the source learns beside it")
+    parser.add_argument("--target", required=True, help="the reward that the model is carried over to")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--source-epochs", type=int, default=15)
+    parser.add_argument("--epochs", type=int, default=16)
+    parser.add_argument("--epoch-steps", type=int, default=100, help="environment steps between two evaluations")
+    parser.add_argument("--updates", type=int, default=3, help="gradient steps for each environment step on the target")
+    parser.add_argument("--eval-episodes", type=int, default=10)
+    parser.add_argument("--share", type=float, default=0.9)
+    parser.add_argument("--out", type=Path, default=Path("transfer"))
+    options = parser.parse_args(argv)
+    devices.request(options.seeds)
+    curves = compare(options)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    with options.out.with_suffix(".csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["begin", "seed", "env_steps", "eval_return"])
+        for name, (steps, returns) in curves.items():
+            for seed, row in enumerate(returns):
+                writer.writerows((name, seed, *pair) for pair in zip(steps, row, strict=True))
+    title = f"{options.env}: {options.source} to {options.target}, {options.seeds} seeds"
+    plot(options.out.with_suffix(".png"), title, curves)
+    median = np.median(curves["scratch"][1], axis=0)
+    level = float(median[0] + options.share * (np.mean(median[-3:]) - median[0]))
+    until = {name: steps_until(curve, level) for name, curve in curves.items()}
+    print(json.dumps({"level": level, "env_steps_until": until}))
+
+
+if __name__ == "__main__":
+    main()
