@@ -197,6 +197,22 @@ class Planner(NamedTuple):
     plan: Callable[..., tuple[Array, PyTree, PyTree]]
 
 
+class Foreseen(NamedTuple):
+    """What a model tells of an episode of T time steps when it is shown only the first C of them, and all actions.
+
+    Attributes:
+        seen: [T, ...], the observations, as the model sees them.
+        imagined: like ``seen``, as it tells them; the first C are reconstructions.
+        reward: [T - C], of the imagined steps.
+        discount: [T - C], the chance that the episode goes on after each.
+    """
+
+    seen: Array
+    imagined: Array
+    reward: Array
+    discount: Array
+
+
 class Learner(NamedTuple):
     """A policy, and how its parameters are optimised from any source of transitions: replayed, imagined or fresh.
 
@@ -221,9 +237,12 @@ class Agent(NamedTuple):
         act: ``(agent_state, key, memory, timestep, *, explore) -> (action, memory, extras)``; ``explore`` is static.
         fit: ``(agent_state, key, replay) -> (agent_state, metrics)``, slow: model learning.
         improve: ``(agent_state, key, replay) -> (agent_state, metrics)``, fast: after each interaction.
-        foresee: ``(agent_state, key, timesteps [T], actions [T - 1], *, context) -> (seen, imagined)``, both [T, ...]:
-            observations as the agent's model sees them, and as it tells them when it is shown only ``context`` of them
-            and the actions; None for agents whose models tell no observations.
+        foresee: ``(agent_state, key, timesteps [T], actions [T - 1], *, context) -> Foreseen``, of an agent whose model
+            filters an episode; None for others.
+        predictors: ``(agent_state) -> models.ensemble.Predictors``, the one-step models that it has learned, for those
+            who judge them; None for agents without.
+        plan: ``(agent_state, key, timestep, *, world=None) -> actions [H, A]``, what it plans to do from there on its
+            own model, or on ``world``, a WorldModel without parameters; None for agents that plan no actions.
         window: consecutive steps of one environment that it learns from at once, hence the fewest that are stored
             before it learns.
         steps_per_fit: steps, over all environments, that it takes to lie between two fits; 0 if it does not care.
@@ -234,6 +253,8 @@ class Agent(NamedTuple):
     act: Callable[..., tuple[Array, PyTree, PyTree]]
     fit: Callable[[PyTree, Key, PyTree], tuple[PyTree, Metrics]]
     improve: Callable[[PyTree, Key, PyTree], tuple[PyTree, Metrics]]
-    foresee: Callable[..., tuple[Array, Array]] | None = None
+    foresee: Callable[..., Foreseen] | None = None
+    predictors: Callable[[PyTree], Any] | None = None
+    plan: Callable[..., Array] | None = None
     window: int = 1
     steps_per_fit: int = 0

@@ -23,15 +23,16 @@ def test_foresight_sees_the_context_only():
             model, params, jax.random.key(2), TimeStep((), obs, jnp.zeros(8), never, never), actions, context=3
         )
     )
-    seen, imagined = foresee(obs, actions)
+    seen, imagined, reward, discount = foresee(obs, actions)
     np.testing.assert_allclose(seen, obs)
     assert imagined.shape == seen.shape
-    np.testing.assert_array_equal(foresee(obs.at[3:].add(1.0), actions)[1], imagined)
-    changed = np.abs(foresee(obs.at[2].add(1.0), actions)[1] - imagined).max(axis=1)
+    assert reward.shape == discount.shape == (8 - 3,)
+    np.testing.assert_array_equal(foresee(obs.at[3:].add(1.0), actions).imagined, imagined)
+    changed = np.abs(foresee(obs.at[2].add(1.0), actions).imagined - imagined).max(axis=1)
     assert (changed[:2] == 0).all()
     assert (changed[2:] > 0).all()
     for step in (0, 1, 4):  # an action shows in the next observation first, within the context and after it
-        pushed = np.abs(foresee(obs, actions.at[step].add(-0.5))[1] - imagined).max(axis=1)
+        pushed = np.abs(foresee(obs, actions.at[step].add(-0.5)).imagined - imagined).max(axis=1)
         assert (pushed[: step + 1] == 0).all()
         assert (pushed[step + 1 :] > 0).all()
 

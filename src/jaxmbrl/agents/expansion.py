@@ -92,6 +92,7 @@ def compose(parts: Parts, improve: Callable[[State, Key, Replay], tuple[State, M
         act=partial(off_policy.act, parts.learner.act, lambda state: state.policy),
         fit=partial(_fit, parts),
         improve=improve,
+        predictors=lambda state: ensemble.predictors(parts.model, state.model.params),
     )
 
 

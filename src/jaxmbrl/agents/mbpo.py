@@ -107,6 +107,7 @@ def make(spec: Spec, config: Config | None = None, *, env: Environment | None = 
         act=partial(off_policy.act, learner.act, lambda state: state.policy),
         fit=partial(_fit, parts),
         improve=partial(_improve, parts),
+        predictors=lambda state: ensemble.predictors(model, state.model.params),
     )
 
 

@@ -114,6 +114,7 @@ def make(spec: Spec, config: Config | None = None, *, env: Environment | None = 
         act=partial(_act, parts),
         fit=partial(_fit, parts),
         improve=lambda agent_state, key, replay: (agent_state, {}),
+        predictors=lambda state: ensemble.predictors(train, state.model.params),
     )
 
 

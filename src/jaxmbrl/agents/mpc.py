@@ -7,6 +7,7 @@ A prior is a policy, cloned from the steps that were planned. It proposes action
 what is planned is how to mend them: POPLIN-A of Wang and Ba 2019 (arXiv:1906.08649, Sec. 4.1), for any planner.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
@@ -17,6 +18,7 @@ from jaxmbrl import planners
 from jaxmbrl import replay as replays
 from jaxmbrl.config import ConfigError, configurable
 from jaxmbrl.models import ensemble, fitting, rollouts, simulator
+from jaxmbrl.models.ensemble import Predictors
 from jaxmbrl.models.fitting import Fitter, State
 from jaxmbrl.planners import receding
 from jaxmbrl.planners.candidates import supported
@@ -52,6 +54,14 @@ class Prior(NamedTuple):
     config: imitation.Config
     box: Box
     horizon: int
+
+
+class Problem(NamedTuple):
+    """What is planned at a step: the objective, how a solution acts, and what is stored with the step."""
+
+    objective: planners.Objective
+    steering: receding.Steering
+    extras: Any
 
 
 class Parts(Protocol):
@@ -97,7 +107,9 @@ def make(spec: Spec, config: Whole, *, env: Environment | None = None) -> Agent:
         half = (box.high - box.low) / 2
         box = Box(-half, half)
     planner = planners.make((config.horizon, box.size), box.low, box.high, config.planner)
-    return compose(*world(spec, config, env=env), planner, discount=config.discount, terminal_value=value, prior=prior)
+    parts = world(spec, config, env=env)
+    agent = compose(*parts, planner, discount=config.discount, terminal_value=value, prior=prior)
+    return agent._replace(predictors=predictors(spec, config))
 
 
 def world(spec: Spec, config: Parts, *, env: Environment | None = None) -> tuple[WorldModel, Fitter]:
@@ -109,6 +121,14 @@ def world(spec: Spec, config: Parts, *, env: Environment | None = None) -> tuple
         return true, fitting.nothing(true)
     model = ensemble.make(spec, config.model)
     return model.world, fitting.make(model, config.fit)
+
+
+def predictors(spec: Spec, config: Parts) -> Callable[[Any], Predictors] | None:
+    """The field of `Agent`; None where nothing is learned."""
+    if isinstance(config.model, simulator.Config):
+        return None
+    model = ensemble.make(spec, config.model)
+    return lambda agent_state: ensemble.predictors(model, agent_state.model.params)
 
 
 def compose(
@@ -139,17 +159,15 @@ def compose(
             imitation.init(prior.student, prior.config, key_prior) if prior else (),
         )
 
-    act = partial(_act, world, planner, discount, terminal_value, prior)
+    problem = partial(_problem, world, discount, terminal_value, prior)
+    act, plan = partial(_act, problem, planner), partial(_plan, problem, planner)
     fit = partial(_fit, fitter, terminal_value, prior)
-    return Agent(init, lambda agent_state, key: planner.init(), act, fit, _improve)
+    return Agent(init, lambda agent_state, key: planner.init(), act, fit, _improve, plan=plan)
 
 
 def _act(
-    world: WorldModel,
+    problem: Callable[..., Problem],
     planner: Planner,
-    discount: float | Array,
-    terminal_value: StateValue | None,
-    prior: Prior | None,
     agent_state: AgentState,
     key: Key,
     memory: PyTree,
@@ -159,6 +177,40 @@ def _act(
 ) -> tuple[Array, PyTree, Any]:
     del explore  # what is uncertain explores by itself: the planner's samples are the only noise
     key_start, key_plan, key_propose = jax.random.split(key, 3)
+    objective, steering, extras = problem(agent_state, key_start, key_propose, timestep)
+    action, plan, info = receding.control(key_plan, objective, memory, planner=planner, steering=steering)
+    return supported(action, info), plan, extras
+
+
+def _plan(
+    problem: Callable[..., Problem],
+    planner: Planner,
+    agent_state: AgentState,
+    key: Key,
+    timestep: TimeStep,
+    *,
+    world: WorldModel | None = None,
+) -> Array:
+    """What is planned from ``timestep`` on, without a warm start: actions [H, A]."""
+    key_start, key_plan, key_propose = jax.random.split(key, 3)
+    objective, steering, _ = problem(agent_state, key_start, key_propose, timestep, judge=world)
+    solution, _, _ = planner.plan(key_plan, objective, planner.init())
+    return steering.controls(solution)
+
+
+def _problem(
+    world: WorldModel,
+    discount: float | Array,
+    terminal_value: StateValue | None,
+    prior: Prior | None,
+    agent_state: AgentState,
+    key_start: Key,
+    key_propose: Key,
+    timestep: TimeStep,
+    *,
+    judge: WorldModel | None = None,
+) -> Problem:
+    """What there is to plan; ``judge``, a model without parameters, scores plans in place of the learned one."""
     params = agent_state.model.params
     belief = world.start(params, key_start, timestep)
     value = partial(terminal_value.value, agent_state.value) if terminal_value else None
@@ -167,9 +219,10 @@ def _act(
         answer = partial(prior.student.action, agent_state.prior.params)
         proposal = rollouts.propose(world, params, key_propose, belief, answer, prior.horizon)
         steering, extras = receding.around(proposal, prior.box.low, prior.box.high), jnp.array(True)
+    if judge:
+        world, params, belief = judge, (), judge.start((), key_start, timestep)
     objective = receding.objective(world, params, belief, discount=discount, terminal_value=value, steering=steering)
-    action, plan, info = receding.control(key_plan, objective, memory, planner=planner, steering=steering)
-    return supported(action, info), plan, extras
+    return Problem(objective, steering, extras)
 
 
 def _fit(

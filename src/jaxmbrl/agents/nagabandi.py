@@ -113,7 +113,14 @@ def make(spec: Spec, config: Config | None = None, *, env: Environment | None = 
         fit=partial(_fit, system),
         improve=lambda agent_state, key, replay: (agent_state, {}),
         steps_per_fit=config.round_steps,
+        predictors=_of_expert(expert.predictors),
+        plan=_of_expert(expert.plan),
     )
+
+
+def _of_expert(function: Callable[..., Any] | None) -> Callable[..., Any] | None:
+    """A function of the expert's state as one of the system's."""
+    return function and (lambda state, *rest, **options: function(state.expert, *rest, **options))
 
 
 def student(spec: Spec, config: Config) -> Student:

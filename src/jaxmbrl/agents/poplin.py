@@ -114,6 +114,7 @@ def make(spec: Spec, config: Config | None = None, *, env: Environment | None = 
         act=partial(_act, system),
         fit=partial(_fit, system),
         improve=lambda agent_state, key, replay: (agent_state, {}),
+        predictors=mpc.predictors(spec, config),
     )
 
 

@@ -58,6 +58,23 @@ class Ensemble(NamedTuple):
     world: WorldModel
 
 
+class Predictors(NamedTuple):
+    """One-step models that predict side by side, for those who judge them.
+
+    Attributes:
+        base: the one-step model.
+        members: its parameters, leaves [M, ...].
+    """
+
+    base: OneStepModel
+    members: one_step.Params
+
+
+def predictors(model: Ensemble, params: Params) -> Predictors:
+    """The members of an ensemble that predict."""
+    return Predictors(model.base, elite_members(params))
+
+
 def elite_members(params: Params) -> one_step.Params:
     """The parameters of the members that predict, every leaf [M, ...]."""
     if len(params.elites) == jax.tree.leaves(params.members)[0].shape[0]:

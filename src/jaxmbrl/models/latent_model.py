@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxmbrl.models import rollouts
 from jaxmbrl.models.frames import Frames
-from jaxmbrl.types import Array, Key, Metrics, PyTree, TimeStep, WorldModel
+from jaxmbrl.types import Array, Foreseen, Key, Metrics, PyTree, TimeStep, WorldModel
 
 
 class Filtered(NamedTuple):
@@ -56,7 +56,7 @@ def foresee(
     actions: Array,
     *,
     context: int,
-) -> tuple[Array, Array]:
+) -> Foreseen:
     """Filter ``context`` time steps of an episode, and imagine the others open loop; see `types.Agent.foresee`."""
     key_filter, key_imagine = jax.random.split(key)
     known = jax.tree.map(lambda leaf: leaf[:context], timesteps)
@@ -68,4 +68,9 @@ def foresee(
     imagined = rollouts.simulate(model.world, params, key_imagine, last, actions[context - 1 :])
     rest = jax.tree.map(lambda state, last: jnp.concatenate([state[1:], last[None]]), imagined.state, imagined.last)
     states = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), filtered, rest)
-    return jax.vmap(model.seen)(timesteps.obs), jax.vmap(partial(model.reconstruct, params))(states)
+    return Foreseen(
+        seen=jax.vmap(model.seen)(timesteps.obs),
+        imagined=jax.vmap(partial(model.reconstruct, params))(states),
+        reward=imagined.prediction.reward,
+        discount=imagined.prediction.discount,
+    )

@@ -54,14 +54,9 @@ def examine(directory: Path, episodes: int, seed: int) -> Examination:
         ConfigError: the directory holds no run or no checkpoint, or damaged ones.
     """
     run, _ = manifest.read(directory)
-    if not checkpoint.epochs(directory / runner.CHECKPOINTS):
-        raise ConfigError(f"run: got {directory}, which holds no checkpoint yet, needs at least one")
-    program = runner.build(run)
-    found = runner.restore_latest(directory, program)
-    assert found is not None  # There is one, or an error.
-    state, epoch = found
+    epoch, program, state = load(directory, run)
     key_returns, key_viewer = jax.random.split(jax.random.fold_in(jax.random.key(seed), STREAM))
-    agents = state.agent if run.seeds > 1 else jax.tree.map(lambda leaf: leaf[None], state.agent)
+    agents = seeds_first(run, state.agent)
     begin = time.monotonic()
     run_episodes = jax.jit(devices.over_seeds(evaluate(program.env, program.agent, episodes), run.seeds))
     returns = np.asarray(run_episodes(agents, jax.random.split(key_returns, run.seeds)))
@@ -83,6 +78,22 @@ def examine(directory: Path, episodes: int, seed: int) -> Examination:
     return Examination(tuple(run.all_seeds), epoch, returns, path, pictures)
 
 
+def load(directory: Path, run: manifest.Run) -> tuple[int, runner.Program, PyTree]:
+    """A run's latest checkpoint: completed epochs, program and state. Raises `ConfigError` as `examine` does."""
+    if not checkpoint.epochs(directory / runner.CHECKPOINTS):
+        raise ConfigError(f"run: got {directory}, which holds no checkpoint yet, needs at least one")
+    program = runner.build(run)
+    found = runner.restore_latest(directory, program)
+    assert found is not None  # There is one, or an error.
+    state, epoch = found
+    return epoch, program, state
+
+
+def seeds_first(run: manifest.Run, tree: PyTree) -> PyTree:
+    """Leaves [S, ...], also where the run has a single seed."""
+    return tree if run.seeds > 1 else jax.tree.map(lambda leaf: leaf[None], tree)
+
+
 def physics(options: Mapping[str, Any]) -> dict[str, Any]:
     """Those of an environment's options that its simulator takes, and a picture needs."""
     return {name: value for name, value in options.items() if name not in NOT_PHYSICS}
@@ -96,7 +107,7 @@ def _draw(
     timesteps, actions = jax.jit(rollout(program.env, program.agent))(agent_state, key_episode)
     last = int(np.argmax(timesteps.terminated | timesteps.truncated))  # the first that ended it; an episode always ends
     timesteps = jax.tree.map(lambda leaf: leaf[: last + 1], timesteps)
-    pictures = (_view(run, jax.device_get(timesteps), directory),)
+    pictures = (view(run, jax.device_get(timesteps), directory),)
     if program.agent.foresee is None or last <= CONTEXT:
         return pictures
     from jaxmbrl.diagnostics import open_loop
@@ -104,12 +115,12 @@ def _draw(
     length = min(last, CONTEXT + FORESEEN)
     known = jax.tree.map(lambda leaf: leaf[: length + 1], timesteps)
     foresee = jax.jit(partial(program.agent.foresee, context=CONTEXT))
-    seen, imagined = foresee(agent_state, key_imagine, known, actions[:length])
-    return pictures + open_loop.draw(seen, imagined, CONTEXT, directory / "open_loop")
+    told = foresee(agent_state, key_imagine, known, actions[:length])
+    return pictures + open_loop.draw(told.seen, told.imagined, CONTEXT, directory / "open_loop")
 
 
-def _view(run: manifest.Run, timesteps: TimeStep, directory: Path) -> Path:
-    """A page for Brax's environments, an animated picture for the others."""
+def view(run: manifest.Run, timesteps: TimeStep, directory: Path) -> Path:
+    """Write an episode [T + 1]: a page for Brax's environments, an animated picture for the others."""
     from jaxmbrl.diagnostics import animation, viewer
 
     simulator = physics(run.options)
