@@ -1,4 +1,4 @@
-"""The command line: ``jaxmbrl list | train | resume | evaluate``.
+"""The command line: ``jaxmbrl list | train | resume | evaluate | report``.
 
 This module imports neither JAX nor a simulator, so that help and mistakes are answered at once.
 """
@@ -30,6 +30,7 @@ examples:
   jaxmbrl train pets pendulum --seeds 8 --agent.planner mppi --schedule.epochs 20
   jaxmbrl resume runs/RUN
   jaxmbrl evaluate runs/RUN --episodes 20
+  jaxmbrl report runs/RUN runs/OTHER -o report.html
 """
 
 TRAIN = """\
@@ -97,6 +98,15 @@ def parsers() -> tuple[Parser, Parser]:
     evaluate.add_argument("run", type=Path, metavar="RUN", help="a run directory")
     evaluate.add_argument("--episodes", type=whole_number(1), default=20, help="for each seed (default: 20)")
     evaluate.add_argument("--seed", type=whole_number(0), default=0, help="of the evaluation (default: 0)")
+
+    report = commands.add_parser("report", help="write a page on runs, and on what their models are worth", **_STYLE)
+    report.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run directories")
+    page = "the page (default: report.html)"
+    report.add_argument("-o", "--output", type=Path, default=Path("report.html"), metavar="FILE", help=page)
+    fresh = "fresh ones for each examined seed; 0 to show what was logged only (default: 5)"
+    report.add_argument("--episodes", type=whole_number(0), default=5, help=fresh)
+    report.add_argument("--seeds", type=whole_number(1), default=2, help="of each run to examine (default: 2)")
+    report.add_argument("--seed", type=whole_number(0), default=0, help="of the fresh episodes (default: 0)")
     return root, train
 
 
@@ -122,6 +132,8 @@ def _run(argv: Sequence[str]) -> int:
             return commands.resume(arguments)
         case "evaluate":
             return commands.evaluate(arguments)
+        case "report":
+            return commands.report(arguments)
     return (commands.show_fields if arguments.help else commands.train)(arguments, dotted)
 
 

@@ -77,6 +77,16 @@ def evaluate(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def report(arguments: argparse.Namespace) -> int:
+    """``jaxmbrl report RUN...``."""
+    _keep_compilations()
+    from jaxmbrl import report
+
+    fields = {name: getattr(arguments, name) for name in ("episodes", "seeds", "seed")}
+    print(report.write(arguments.runs, arguments.output, **fields))
+    return 0
+
+
 def _run(arguments: argparse.Namespace, dotted: Dotted) -> "Run":
     """What the command line asks for, checked field by field."""
     for name in ("system", "env"):

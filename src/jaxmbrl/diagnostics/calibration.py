@@ -1,6 +1,7 @@
 """Do predictive intervals hold what they promise? (Kuleshov et al. 2018, arXiv:1807.00263)."""
 
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from jaxmbrl.types import Array
 
@@ -20,7 +21,7 @@ def rank_of(particles: Array, value: Array) -> Array:
     return jnp.mean((particles < value) + 0.5 * (particles == value), axis=0)
 
 
-def coverage(below: Array, nominal: Array, weight: Array | None = None) -> Array:
+def coverage(below: ArrayLike, nominal: ArrayLike, weight: ArrayLike = 1.0) -> Array:
     r"""How often central intervals held what happened.
 
     The central interval of coverage c holds a value whose cumulative probability u has :math:`|2u - 1| \le c`.
@@ -28,17 +29,18 @@ def coverage(below: Array, nominal: Array, weight: Array | None = None) -> Array
     Args:
         below: any shape, cumulative probabilities u of what happened, as `predictive.probability_below` and `rank_of`.
         nominal: [L], coverages that the intervals promise.
-        weight: like ``below``, how much each counts; all alike where None.
+        weight: broadcasts to ``below``, how much each counts.
 
     Returns:
         [L], the shares that were found.
     """
-    weight = jnp.ones_like(below) if weight is None else weight
-    inside = jnp.abs(2.0 * below - 1.0)[..., None] <= nominal
-    share = jnp.broadcast_to(weight, below.shape) / jnp.maximum(jnp.sum(jnp.broadcast_to(weight, below.shape)), 1e-9)
+    below = jnp.asarray(below)
+    weight = jnp.broadcast_to(jnp.asarray(weight, below.dtype), below.shape)
+    inside = jnp.abs(2.0 * below - 1.0)[..., None] <= jnp.asarray(nominal)
+    share = weight / jnp.maximum(jnp.sum(weight), 1e-9)
     return jnp.sum(inside * share[..., None], axis=tuple(range(below.ndim)))
 
 
-def calibration_error(nominal: Array, found: Array) -> Array:
+def calibration_error(nominal: ArrayLike, found: ArrayLike) -> Array:
     """Expected calibration error: mean absolute difference of nominal and found coverage [L], a number []."""
-    return jnp.mean(jnp.abs(nominal - found))
+    return jnp.mean(jnp.abs(jnp.asarray(nominal) - jnp.asarray(found)))

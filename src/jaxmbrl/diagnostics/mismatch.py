@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from jaxmbrl.models import simulator
 from jaxmbrl.planners import receding
@@ -32,7 +33,7 @@ class Regret(NamedTuple):
     random: Array
 
 
-def rank_correlation(x: Array, y: Array) -> Array:
+def rank_correlation(x: ArrayLike, y: ArrayLike) -> Array:
     """Spearman's correlation of two vectors [N], ties sharing their mean rank; nan where one is constant."""
 
     def ranks(values: Array) -> Array:
@@ -41,7 +42,7 @@ def rank_correlation(x: Array, y: Array) -> Array:
         rank = smaller + 0.5 * equal
         return rank - jnp.mean(rank)
 
-    a, b = ranks(x), ranks(y)
+    a, b = ranks(jnp.asarray(x)), ranks(jnp.asarray(y))
     norm = jnp.sqrt(jnp.sum(a * a) * jnp.sum(b * b))
     return jnp.where(norm > 0, jnp.sum(a * b) / jnp.where(norm > 0, norm, 1.0), jnp.nan)
 

@@ -14,7 +14,7 @@ import numpy as np
 from jaxmbrl.config import ConfigError
 from jaxmbrl.training import checkpoint, devices, manifest, runner
 from jaxmbrl.training.evaluation import evaluate, rollout
-from jaxmbrl.types import Key, PyTree, TimeStep
+from jaxmbrl.types import Array, Key, PyTree, TimeStep
 
 FILE = "evaluation.json"
 CONTEXT, FORESEEN = 5, 45  # steps that a model is shown, and that it then imagines (Hafner et al. 2019, Fig. 6)
@@ -107,16 +107,23 @@ def _draw(
     timesteps, actions = jax.jit(rollout(program.env, program.agent))(agent_state, key_episode)
     last = int(np.argmax(timesteps.terminated | timesteps.truncated))  # the first that ended it; an episode always ends
     timesteps = jax.tree.map(lambda leaf: leaf[: last + 1], timesteps)
-    pictures = (view(run, jax.device_get(timesteps), directory),)
-    if program.agent.foresee is None or last <= CONTEXT:
-        return pictures
+    seen = (view(run, jax.device_get(timesteps), directory),)
+    return seen + imagined(program, agent_state, key_imagine, timesteps, actions, directory)
+
+
+def imagined(
+    program: runner.Program, agent_state: PyTree, key: Key, timesteps: TimeStep, actions: Array, directory: Path
+) -> tuple[Path, ...]:
+    """Draw what the agent's model imagines of an episode [T + 1]; nothing where it has none, or was over at once."""
+    length = min(len(timesteps.reward) - 1, CONTEXT + FORESEEN)
+    if program.agent.foresee is None or length <= CONTEXT:
+        return ()
     from jaxmbrl.diagnostics import open_loop
 
-    length = min(last, CONTEXT + FORESEEN)
     known = jax.tree.map(lambda leaf: leaf[: length + 1], timesteps)
     foresee = jax.jit(partial(program.agent.foresee, context=CONTEXT))
-    told = foresee(agent_state, key_imagine, known, actions[:length])
-    return pictures + open_loop.draw(told.seen, told.imagined, CONTEXT, directory / "open_loop")
+    told = foresee(agent_state, key, known, actions[:length])
+    return open_loop.draw(told.seen, told.imagined, CONTEXT, directory / "open_loop")
 
 
 def view(run: manifest.Run, timesteps: TimeStep, directory: Path) -> Path:

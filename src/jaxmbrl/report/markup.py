@@ -1,0 +1,66 @@
+"""Pieces of HTML."""
+
+import html
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from jaxmbrl.report.story import Picture
+
+UNKNOWN = "\N{EN DASH}"
+
+
+def figure(title: str, svg: str, caption: str) -> str:
+    """A drawing with its title and how to read it."""
+    label = html.escape(title)
+    drawing = svg.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
+    return (
+        f"<figure><h3>{label}</h3>{drawing}<figcaption>{html.escape(' '.join(caption.split()))}</figcaption></figure>"
+    )
+
+
+def picture(shown: Picture) -> str:
+    """An episode: a page within the page, or an animation."""
+    title, caption = _PICTURES[shown.name]
+    if shown.media == "text/html":
+        page = html.escape(shown.content.decode())
+        body = f'<iframe title="{title}" srcdoc="{page}" loading="lazy"></iframe>'
+    else:
+        body = f'<img src="{shown.uri}" alt="{title}">'
+    wide = ' class="wide"' if shown.media == "text/html" or shown.media == "image/png" else ""
+    return f"<figure{wide}><h3>{title}</h3>{body}<figcaption>{caption}</figcaption></figure>"
+
+
+_PICTURES = {
+    "episode.html": ("An episode", "The best of the fresh episodes; drag to turn, scroll or pinch to zoom."),
+    "episode.gif": ("An episode", "The best of the fresh episodes; the bar below shows how much of it has passed."),
+    "open_loop.png": ("Imagined and seen", "The model sees the first steps, and imagines the others from the actions."),
+    "open_loop.gif": ("Imagined and seen", "What was seen, what the model imagined, and the difference."),
+}
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[Any]], *, escaped: bool = False) -> str:
+    """A table that scrolls within itself where it is too wide; numbers stand at the right.
+
+    Args:
+        heads: of the columns.
+        rows: cells; the first of a row is its head.
+        escaped: texts are HTML already.
+    """
+    body = "".join(f"<tr>{''.join(_cell(x, place == 0, escaped) for place, x in enumerate(row))}</tr>" for row in rows)
+    head = "".join(f'<th scope="col">{html.escape(text)}</th>' for text in heads)
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def number(value: float) -> str:
+    """Three digits, or a dash for what was not measured."""
+    return f"{value:.3g}" if math.isfinite(value) else UNKNOWN
+
+
+def _cell(value: Any, head: bool, escaped: bool) -> str:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        text = number(value) if isinstance(value, float) else f"{value:,}"
+        return f'<td class="number">{text}</td>'
+    text = ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    text = text if escaped else html.escape(text)
+    return f'<th scope="row">{text}</th>' if head else f"<td>{text}</td>"
