@@ -88,6 +88,8 @@ def parsers() -> tuple[Parser, Parser]:
     train.add_argument("--run-dir", type=Path, metavar="DIR", help="a new directory (default: runs/SYSTEM-ENV-TIME)")
     every = "between checkpoints; the last epoch always has one (default: 1)"
     train.add_argument("--checkpoint-every", type=whole_number(1), default=1, metavar="EPOCHS", help=every)
+    also = "also log to tensorboard, wandb or wandb_offline; several with commas between"
+    train.add_argument("--sink", default="", metavar="NAMES", help=also)
     train.add_argument("-h", "--help", action="store_true", help="this text; with SYSTEM and ENV, all fields")
 
     resume = commands.add_parser("resume", help="continue a run, bit for bit", **_STYLE)

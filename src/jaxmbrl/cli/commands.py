@@ -108,6 +108,7 @@ def _run(arguments: argparse.Namespace, dotted: Dotted) -> "Run":
         seed=arguments.seed,
         seeds=arguments.seeds,
         checkpoint_every=arguments.checkpoint_every,
+        sinks=tuple(name.strip() for name in arguments.sink.split(",") if name.strip()),
     )
 
 

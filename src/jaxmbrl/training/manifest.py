@@ -33,6 +33,7 @@ class Run(NamedTuple):
         seed: the first seed.
         seeds: how many; seed, seed + 1, ... run as one program.
         checkpoint_every: epochs between checkpoints; the last epoch always has one.
+        sinks: where metrics go besides ``metrics.jsonl``, see `sinks`.
     """
 
     system: str
@@ -44,6 +45,7 @@ class Run(NamedTuple):
     seed: int = 0
     seeds: int = 1
     checkpoint_every: int = 1
+    sinks: tuple[str, ...] = ()
 
     @property
     def all_seeds(self) -> range:
@@ -95,7 +97,7 @@ def write(directory: Path, run: Run, versions: Mapping[str, Any]) -> None:
 def identity(run: Run) -> int:
     """32 bits that tell a run's numbers from those of another; how long it is and how it is kept make none."""
     content = _as_dict(run)
-    for name in ("preset", "checkpoint_every"):
+    for name in ("preset", "checkpoint_every", "sinks"):
         del content[name]
     del content["schedule"]["epochs"]
     return zlib.crc32(json.dumps(content, sort_keys=True).encode())
@@ -122,7 +124,8 @@ def read(directory: Path) -> tuple[Run, dict[str, Any]]:
         options = {name: tuple(x) if isinstance(x, list) else x for name, x in content["options"].items()}
         agent = from_dict(agents.load(content["system"]).Config, content["agent"], "agent.")
         schedule = from_dict(Schedule, content["schedule"], "schedule.")
-        run = Run(**{**content, "options": options, "agent": agent, "schedule": schedule})
+        parts = {"options": options, "agent": agent, "schedule": schedule, "sinks": tuple(content.get("sinks", ()))}
+        run = Run(**{**content, **parts})
         check(run)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None

@@ -7,7 +7,7 @@ gives the numbers of a single program, and a resumed run those of an uninterrupt
 import dataclasses
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from jaxmbrl import agents, envs
 from jaxmbrl.config import ConfigError
-from jaxmbrl.training import checkpoint, devices, extension, finite, manifest, memory, metrics, progress
+from jaxmbrl.training import checkpoint, devices, extension, finite, manifest, memory, metrics, progress, sinks
 from jaxmbrl.training.loop import Loop, make_loop
 from jaxmbrl.training.manifest import Run
 from jaxmbrl.training.progress import say
@@ -59,6 +59,7 @@ class Session(NamedTuple):
         begin: when the run began, on the monotonic clock; earlier sessions count as if they had just ended.
         report: shows progress.
         identity: of the run, for its checkpoints.
+        log: takes the rows of an epoch.
     """
 
     run: Run
@@ -68,6 +69,7 @@ class Session(NamedTuple):
     begin: float
     report: progress.Report
     identity: int
+    log: Callable[[Sequence[metrics.Row]], None]
 
 
 class Outcome(NamedTuple):
@@ -91,6 +93,7 @@ def build(run: Run) -> Program:
         ConfigError: some part of ``run`` is wrong, or does not fit another, or the state does not fit into memory.
     """
     manifest.check(run)
+    sinks.check(run.sinks)
     system = agents.load(run.system)
     keys = jax.vmap(jax.random.key)(jnp.asarray(run.all_seeds, jnp.int32))
     with memory.within_memory():
@@ -195,7 +198,8 @@ def _go(run: Run, directory: Path, program: Program, state: PyTree, done: int) -
     if done >= run.schedule.epochs:
         say(f"{directory} is finished: {done} of {run.schedule.epochs} epochs; 'resume --epochs N' extends it")
         return Outcome(state, done, None)
-    with stop_on_signal() as stopped:
+    content = json.loads((directory / manifest.FILE).read_text(encoding="utf-8"))
+    with stop_on_signal() as stopped, sinks.opened(run.sinks, directory / METRICS, kept, content) as log:
         if run.seeds > 1 and (idle := devices.idle(run.seeds)):
             say(idle)
         say("compiling")
@@ -203,7 +207,7 @@ def _go(run: Run, directory: Path, program: Program, state: PyTree, done: int) -
         _record_session(directory, done, seconds, program.template)
         with progress.reporter(done, run.schedule.epochs, int(jnp.sum(state.env_steps))) as report:
             watch = finite.watch(run.schedule, batch_axes=int(run.seeds > 1))
-            session = Session(run, directory, compute, watch, begin, report, program.identity)
+            session = Session(run, directory, compute, watch, begin, report, program.identity, log)
             state, epoch = _epochs(session, state, done, stopped)
     return Outcome(state, epoch, stopped[0] if epoch < run.schedule.epochs else None)
 
@@ -230,7 +234,7 @@ def _epoch(session: Session, state: PyTree, epoch: int) -> PyTree:
     measured = jax.device_get(measured)
     finite.check(seeds, epoch, session.run.schedule, measured, jax.device_get(session.watch(state)))
     rows = metrics.rows(seeds, epoch, measured, time.monotonic() - session.begin)
-    metrics.append(session.directory / METRICS, rows)
+    session.log(rows)
     session.report(epoch, rows)
     return state
 
