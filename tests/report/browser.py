@@ -12,13 +12,14 @@ BROWSER = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
 )
 needs_browser = pytest.mark.skipif(BROWSER is None, reason="no browser: apt-get install chromium")
+IGNORED = ("measured", "GL Driver Message")  # our own, and what software WebGL says of its speed
 MEASURE = """<script>
 const measure = () => {
   const box = (node) => { const r = node.getBoundingClientRect(); return [r.width, r.height]; };
   console.log("measured" + JSON.stringify({
     width: innerWidth,
     content: document.documentElement.scrollWidth,
-    drawings: [...document.querySelectorAll("figure > svg, figure > img, figure > iframe")].map(box),
+    drawings: [...document.querySelectorAll("figure > svg, figure img, figure > iframe")].map(box),
     right: Math.max(...[...document.querySelectorAll("figure, h1, h2, p")].map((n) => n.getBoundingClientRect().right)),
     text: Math.min(...[...document.querySelectorAll("svg text")].map((n) => n.getBoundingClientRect().height)),
     outside: [...document.querySelectorAll("figure > svg text")].filter((n) => {
@@ -40,6 +41,7 @@ def look(page, folder, width):
         "--headless",
         "--no-sandbox",
         "--disable-gpu",
+        "--enable-unsafe-swiftshader",
         "--hide-scrollbars",
         "--window-size=1400,900",
         "--virtual-time-budget=5000",
@@ -52,7 +54,7 @@ def look(page, folder, width):
     console = [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
     measured = re.search(r"measured(.*?)end\"", done.stderr)
     assert measured, done.stderr
-    return json.loads(measured.group(1)), [line for line in console if "measured" not in line]
+    return json.loads(measured.group(1)), [line for line in console if not any(word in line for word in IGNORED)]
 
 
 def check(page, folder, drawings):

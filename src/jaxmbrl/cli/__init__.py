@@ -90,6 +90,8 @@ def parsers() -> tuple[Parser, Parser]:
     train.add_argument("--checkpoint-every", type=whole_number(1), default=1, metavar="EPOCHS", help=every)
     also = "also log to tensorboard, wandb or wandb_offline; several with commas between"
     train.add_argument("--sink", default="", metavar="NAMES", help=also)
+    cost = "measure and trace each phase of an epoch first: time, memory, FLOPs"
+    train.add_argument("--profile", action="store_true", help=cost)
     train.add_argument("-h", "--help", action="store_true", help="this text; with SYSTEM and ENV, all fields")
 
     resume = commands.add_parser("resume", help="continue a run, bit for bit", **_STYLE)

@@ -40,7 +40,7 @@ def train(arguments: argparse.Namespace, dotted: Dotted) -> int:
     from jaxmbrl.training import runner
 
     directory = arguments.run_dir or _new_directory(run.system, run.env)
-    return _end(runner.train(run, directory), directory)
+    return _end(runner.train(run, directory, profiled=arguments.profile), directory)
 
 
 def show_fields(arguments: argparse.Namespace, dotted: Dotted) -> int:

@@ -40,7 +40,8 @@ def _plot(seen: np.ndarray, imagined: np.ndarray, context: int, path: Path) -> P
     """A panel for each entry of the observation."""
     columns = min(seen.shape[1], 4)
     rows = -(-seen.shape[1] // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(2.6 * columns, 1.7 * rows + 0.4), squeeze=False, sharex=True)
+    height = 1.7 * rows + 0.5  # inches, the last half for what stands below
+    figure, axes = plt.subplots(rows, columns, figsize=(2.6 * columns, height), squeeze=False, sharex=True)
     for entry, axis in enumerate(axes.flat):
         axis.set_visible(entry < seen.shape[1])
         if entry >= seen.shape[1]:
@@ -51,8 +52,8 @@ def _plot(seen: np.ndarray, imagined: np.ndarray, context: int, path: Path) -> P
         axis.set_title(f"entry {entry}", fontsize=8)
         axis.tick_params(labelsize=7)
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="lower center", ncols=2, fontsize=8, frameon=False)
-    figure.supxlabel("step (shown to the model where grey)", fontsize=8, y=0.09)
-    figure.tight_layout(rect=(0, 0.06, 1, 1))
+    figure.supxlabel("step (shown to the model where grey)", fontsize=8, y=0.27 / height)
+    figure.tight_layout(rect=(0, 0.3 / height, 1, 1))
     return _save(figure, path)
 
 

@@ -115,6 +115,10 @@ def machine(one: Story) -> Iterator[tuple[str, str]]:
         yield f"{name}: compiled", times
         yield f"{name}: state", f"{session.get('state_bytes', 0) / 2**20:,.1f} MiB"
         yield f"{name}: on", f"{session.get('device', '')}, {session.get('devices', 1)} in use"
+    for name, cost in one.sessions[-1].get("profile", {}).items() if one.sessions else ():
+        mark = "at least " if cost["at_least"] else ""
+        spent = f"{1e3 * cost['seconds']:.3g} ms, {mark}{cost['flops'] / 1e9:.3g} GFLOP"
+        yield f"{name}, a call of {cost['calls']} an epoch", f"{spent}, {cost['peak_bytes'] / 2**20:,.1f} MiB"
     yield "environment steps a second", f"{pace(one)}, of all seeds together, learning included"
 
 

@@ -27,7 +27,9 @@ def picture(shown: Picture) -> str:
         body = f'<iframe title="{title}" srcdoc="{page}" loading="lazy"></iframe>'
     else:
         body = f'<img src="{shown.uri}" alt="{title}">'
-    wide = ' class="wide"' if shown.media == "text/html" or shown.media == "image/png" else ""
+    still = shown.media == "image/png"  # wide, with small texts: a narrow screen scrolls it
+    body = f'<div class="scroll">{body}</div>' if still else body
+    wide = ' class="wide"' if still or shown.media == "text/html" else ""
     return f"<figure{wide}><h3>{title}</h3>{body}<figcaption>{caption}</figcaption></figure>"
 
 

@@ -129,7 +129,7 @@ def _init(env: Environment, agent: Agent, schedule: Schedule, key: Key) -> LoopS
     episodes = Episodes(zeros, zeros.astype(jnp.int32), *_none_finished())
     state = LoopState(agent_state, store, timestep, memory, episodes, jnp.zeros((), jnp.int32), key_next)
     state = wrappers.strong_types(state)  # a weakly typed leaf would compile the scans twice
-    return _interact(env, agent, act_randomly, state, key_prefill, schedule.prefill // schedule.num_envs)
+    return interact(env, agent, act_randomly, state, key_prefill, schedule.prefill // schedule.num_envs)
 
 
 def _epoch(env: Environment, agent: Agent, schedule: Schedule, state: LoopState) -> tuple[LoopState, Metrics]:
@@ -145,7 +145,7 @@ def _epoch(env: Environment, agent: Agent, schedule: Schedule, state: LoopState)
     def work(state: LoopState, _: None) -> tuple[LoopState, Metrics]:
         key_act, key_improve, key_next = jax.random.split(state.key, 3)
         act = partial(agent.act, state.agent, explore=True)
-        state = _interact(env, agent, act, state._replace(key=key_next), key_act, schedule.interact)
+        state = interact(env, agent, act, state._replace(key=key_next), key_act, schedule.interact)
         agent_state, metrics = agent.improve(state.agent, key_improve, state.replay)
         return state._replace(agent=agent_state), metrics
 
@@ -158,7 +158,7 @@ def _epoch(env: Environment, agent: Agent, schedule: Schedule, state: LoopState)
     return state._replace(key=key_next), metrics
 
 
-def _interact(env: Environment, agent: Agent, act: Act, state: LoopState, key: Key, steps: int) -> LoopState:
+def interact(env: Environment, agent: Agent, act: Act, state: LoopState, key: Key, steps: int) -> LoopState:
     """``steps`` steps of every environment, stored and counted."""
     num_envs = state.timestep.reward.shape[0]
 

@@ -4,10 +4,12 @@ No mathematics happens here. The runner calls the one compiled epoch and looks a
 gives the numbers of a single program, and a resumed run those of an uninterrupted one.
 """
 
+import contextlib
 import dataclasses
 import json
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +18,7 @@ import jax.numpy as jnp
 
 from jaxmbrl import agents, envs
 from jaxmbrl.config import ConfigError
-from jaxmbrl.training import checkpoint, devices, extension, finite, manifest, memory, metrics, progress, sinks
+from jaxmbrl.training import checkpoint, devices, extension, finite, manifest, memory, metrics, profile, progress, sinks
 from jaxmbrl.training.loop import Loop, make_loop
 from jaxmbrl.training.manifest import Run
 from jaxmbrl.training.progress import say
@@ -60,6 +62,7 @@ class Session(NamedTuple):
         report: shows progress.
         identity: of the run, for its checkpoints.
         log: takes the rows of an epoch.
+        around: what an epoch runs in.
     """
 
     run: Run
@@ -70,6 +73,7 @@ class Session(NamedTuple):
     report: progress.Report
     identity: int
     log: Callable[[Sequence[metrics.Row]], None]
+    around: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
 
 
 class Outcome(NamedTuple):
@@ -115,12 +119,13 @@ def build(run: Run) -> Program:
     return Program(env, agent, loop, keys, template, manifest.identity(run))
 
 
-def train(run: Run, directory: Path) -> Outcome:
+def train(run: Run, directory: Path, *, profiled: bool = False) -> Outcome:
     """Start a run in a new directory, and see it to its end.
 
     Args:
         run: what to run.
         directory: new or empty.
+        profiled: measure each phase, and trace a call of it; see `profile`.
 
     Raises:
         ConfigError: a mistake in ``run`` or ``directory``; nothing was compiled.
@@ -129,7 +134,7 @@ def train(run: Run, directory: Path) -> Outcome:
     manifest.check_free(directory)
     program = build(run)
     manifest.create(directory, run)
-    return _go(run, directory, program, state=None, done=0)
+    return _go(run, directory, program, state=None, done=0, profiled=profiled)
 
 
 def resume(directory: Path, epochs: int | None = None) -> Outcome:
@@ -190,7 +195,7 @@ def restore(directory: Path, program: Program, epoch: int) -> PyTree:
     return jax.device_put(state, _place(template))
 
 
-def _go(run: Run, directory: Path, program: Program, state: PyTree, done: int) -> Outcome:
+def _go(run: Run, directory: Path, program: Program, state: PyTree, done: int, *, profiled: bool = False) -> Outcome:
     """Compile, and call epochs from ``state``, or from the beginning where it is None."""
     begin = time.monotonic()
     kept = metrics.truncate(directory / METRICS, done)
@@ -202,13 +207,18 @@ def _go(run: Run, directory: Path, program: Program, state: PyTree, done: int) -
     with stop_on_signal() as stopped, sinks.opened(run.sinks, directory / METRICS, kept, content) as log:
         if run.seeds > 1 and (idle := devices.idle(run.seeds)):
             say(idle)
-        say("compiling")
+        say("compiling, and profiling each phase" if profiled else "compiling")
         state, compute, seconds = _compile(program, state)
-        _record_session(directory, done, seconds, program.template)
+        costs = _profile(program, run, state, directory) if profiled else {}
+        _record_session(directory, done, seconds, program.template, costs)
+        counts: list[dict[str, int]] = []
+        around = partial(profile.watching, counts) if profiled else contextlib.nullcontext
         with progress.reporter(done, run.schedule.epochs, int(jnp.sum(state.env_steps))) as report:
             watch = finite.watch(run.schedule, batch_axes=int(run.seeds > 1))
-            session = Session(run, directory, compute, watch, begin, report, program.identity, log)
+            session = Session(run, directory, compute, watch, begin, report, program.identity, log, around)
             state, epoch = _epochs(session, state, done, stopped)
+        if profiled:
+            profile.write(directory, costs, counts)
     return Outcome(state, epoch, stopped[0] if epoch < run.schedule.epochs else None)
 
 
@@ -218,7 +228,8 @@ def _epochs(session: Session, state: PyTree, done: int, stopped: list[int]) -> t
     with checkpoint.manager(session.directory / CHECKPOINTS) as checkpoints:
         while epoch < session.run.schedule.epochs and not stopped:
             epoch += 1
-            state = _epoch(session, state, epoch)
+            with session.around():
+                state = _epoch(session, state, epoch)
             if epoch % session.run.checkpoint_every == 0:
                 checkpoint.save(checkpoints, epoch, state, session.identity)
                 saved = epoch
@@ -254,18 +265,28 @@ def _compile(program: Program, state: PyTree) -> tuple[PyTree, Callable[..., Any
     return state, epoch, seconds
 
 
+def _profile(program: Program, run: Run, state: PyTree, directory: Path) -> dict[str, profile.Phase]:
+    """What each phase costs, told at once."""
+    costs = profile.measure(program.env, program.agent, run.schedule, run.seeds, state, directory)
+    profile.show(costs)
+    return costs
+
+
 def _place(template: PyTree) -> jax.sharding.Sharding:
     """Where all leaves of a state lie."""
     return jax.tree.leaves(template)[0].sharding
 
 
-def _record_session(directory: Path, done: int, seconds: dict[str, float], template: PyTree) -> None:
+def _record_session(
+    directory: Path, done: int, seconds: dict[str, float], template: PyTree, costs: dict[str, profile.Phase]
+) -> None:
     """Add a line to ``sessions.jsonl``: when a process took the run up, under what, and its compile times."""
     session = {
         "from_epoch": done,
         "compile_seconds": seconds,
         "state_bytes": memory.num_bytes(template),
         **manifest.provenance(),
+        **({"profile": {name: cost._asdict() for name, cost in costs.items()}} if costs else {}),
     }
     with (directory / SESSIONS).open("a", encoding="utf-8") as file:
         file.write(json.dumps(session) + "\n")
