@@ -1,4 +1,4 @@
-"""The command line: ``jaxmbrl list | train | resume | evaluate | report``.
+"""The command line: ``jaxmbrl list | train | resume | evaluate | report | export``.
 
 This module imports neither JAX nor a simulator, so that help and mistakes are answered at once.
 """
@@ -31,6 +31,7 @@ examples:
   jaxmbrl resume runs/RUN
   jaxmbrl evaluate runs/RUN --episodes 20
   jaxmbrl report runs/RUN runs/OTHER -o report.html
+  jaxmbrl export runs/RUN -o act.jaxexport
 """
 
 TRAIN = """\
@@ -111,6 +112,11 @@ def parsers() -> tuple[Parser, Parser]:
     report.add_argument("--episodes", type=whole_number(0), default=5, help=fresh)
     report.add_argument("--seeds", type=whole_number(1), default=2, help="of each run to examine (default: 2)")
     report.add_argument("--seed", type=whole_number(0), default=0, help="of the fresh episodes (default: 0)")
+
+    export = commands.add_parser("export", help="write how a run acts, as a file that JAX alone can load", **_STYLE)
+    export.add_argument("run", type=Path, metavar="RUN", help="a run directory")
+    export.add_argument("-o", "--output", type=Path, metavar="FILE", help="(default: RUN/act.jaxexport)")
+    export.add_argument("--seed", type=whole_number(0), help="of the run's seeds (default: its first)")
     return root, train
 
 
@@ -138,6 +144,8 @@ def _run(argv: Sequence[str]) -> int:
             return commands.evaluate(arguments)
         case "report":
             return commands.report(arguments)
+        case "export":
+            return commands.export(arguments)
     return (commands.show_fields if arguments.help else commands.train)(arguments, dotted)
 
 

@@ -87,6 +87,19 @@ def report(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def export(arguments: argparse.Namespace) -> int:
+    """``jaxmbrl export RUN``."""
+    _request_devices_of(arguments.run)
+    _keep_compilations()
+    from jaxmbrl.training.export import export as write
+
+    done = write(arguments.run, arguments.output, arguments.seed)
+    size = f"epoch {done.epoch}, {done.num_bytes / 2**10:,.0f} KiB"
+    print(f"{size}; a call takes {done.milliseconds:.3g} ms here, the median of {done.calls}")
+    print(done.path)
+    return 0
+
+
 def _run(arguments: argparse.Namespace, dotted: Dotted) -> "Run":
     """What the command line asks for, checked field by field."""
     for name in ("system", "env"):

@@ -1,0 +1,55 @@
+"""Drive a Gymnasium environment, on the host, from a file that `jaxmbrl export` has written.
+
+    jaxmbrl train pets pendulum --run-dir runs/pendulum && jaxmbrl export runs/pendulum
+    python experiments/drive_gymnasium.py runs/pendulum/act.jaxexport Pendulum-v1 --episodes 5
+
+Needs JAX (with flatbuffers) and Gymnasium only. The environment's observations and actions must be those that the run
+was trained on.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+
+
+def drive(path: Path, name: str, episodes: int) -> list[float]:
+    """The return of each episode."""
+    exported = jax.export.deserialize(bytearray(path.read_bytes()))
+    act = jax.jit(exported.call)
+    shapes, _ = jax.tree.unflatten(exported.in_tree, exported.in_avals)
+    _, memory, *_ = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    env = gymnasium.make(name)
+    returns, steps = [], 0
+    for episode in range(episodes):
+        obs, _ = env.reset(seed=episode)
+        reward, first, ended, total = 0.0, True, False, 0.0
+        while not ended:
+            key = jax.random.key_data(jax.random.key(steps))
+            seen = jnp.asarray(obs, jnp.float32), jnp.asarray(reward, jnp.float32), jnp.asarray(first)
+            action, memory = act(key, memory, *seen)
+            obs, reward, terminated, truncated, _ = env.step(np.asarray(action))
+            first, ended = False, terminated or truncated
+            total, steps = total + float(reward), steps + 1
+        returns.append(total)
+    return returns
+
+
+def main() -> None:
+    """Print the returns."""
+    parser: Any = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("file", type=Path)
+    parser.add_argument("env", nargs="?", default="Pendulum-v1")
+    parser.add_argument("--episodes", type=int, default=5)
+    options = parser.parse_args()
+    returns = drive(options.file, options.env, options.episodes)
+    print(f"return {np.mean(returns):.4g} ± {np.std(returns):.3g} over {len(returns)} episodes")
+
+
+if __name__ == "__main__":
+    main()
