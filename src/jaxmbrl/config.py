@@ -194,6 +194,36 @@ def override(config: T, words: Mapping[str, str], prefix: str = "") -> T:
         raise ConfigError(f"{prefix}{error}") from None
 
 
+def override_table(defaults: Mapping[str, Any], words: Mapping[str, str], prefix: str = "") -> dict[str, Any]:
+    """``defaults`` with values replaced by command-line words, which are read by the types of the defaults.
+
+    Raises:
+        ConfigError: one line that names the option in full, what it got and what it needs.
+    """
+    result = dict(defaults)
+    for name, text in words.items():
+        if name not in defaults:
+            hint = near(name, defaults)
+            raise ConfigError(f"{prefix}{name}: no such option{hint}; options: {', '.join(defaults)}")
+        try:
+            result[name] = parse(text, type(defaults[name]))
+        except ConfigError as error:
+            raise ConfigError(f"{prefix}{name}: {error}") from None
+    return result
+
+
+def value_at(config: Any, path: str) -> Any:
+    """The field of ``config`` at a dotted path."""
+    return functools.reduce(getattr, path.split("."), config)
+
+
+def replace_at(config: T, path: str, value: Any) -> T:
+    """``config`` with the field at a dotted path replaced, by a tracer for example."""
+    name, _, rest = path.partition(".")
+    changed = replace_at(getattr(config, name), rest, value) if rest else value
+    return dataclasses.replace(config, **{name: changed})  # type: ignore[type-var]
+
+
 def near(name: str, names: Any) -> str:
     """A hint at similar names: '; did you mean x?', or ''."""
     close = difflib.get_close_matches(name, list(names), n=3, cutoff=0.5)

@@ -1,4 +1,4 @@
-"""The command line: ``jaxmbrl list | train | resume | evaluate | report | export``.
+"""The command line: ``jaxmbrl list | train | sweep | resume | evaluate | report | export``.
 
 This module imports neither JAX nor a simulator, so that help and mistakes are answered at once.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxmbrl import __version__
-from jaxmbrl.cli.words import Parser, split_dotted, whole_number
+from jaxmbrl.cli.words import Parser, positive_number, split_dotted, whole_number
 from jaxmbrl.config import ConfigError
 
 __all__ = ["main"]
@@ -32,6 +32,15 @@ examples:
   jaxmbrl evaluate runs/RUN --episodes 20
   jaxmbrl report runs/RUN runs/OTHER -o report.html
   jaxmbrl export runs/RUN -o act.jaxexport
+"""
+
+SWEEP = """\
+fields:
+  --vary agent.planner.alpha=0.1,0.3 --vary agent.horizon=15,25    the product of lists
+  --vary agent.fit.learning_rate=log:1e-4..1e-2 --sample 20        draws from ranges, or from lists
+  --agent.FIELD V, --env.FIELD V, --schedule.FIELD V               the same for all, as for train
+
+Configurations that differ in numbers with a point are one program; all others are compiled by themselves.
 """
 
 TRAIN = """\
@@ -95,6 +104,19 @@ def parsers() -> tuple[Parser, Parser]:
     train.add_argument("--profile", action="store_true", help=cost)
     train.add_argument("-h", "--help", action="store_true", help="this text; with SYSTEM and ENV, all fields")
 
+    sweep = commands.add_parser("sweep", help="many configurations and seeds, as few programs", epilog=SWEEP, **_STYLE)
+    sweep.add_argument("system", metavar="SYSTEM", help="such as pets")
+    sweep.add_argument("env", metavar="ENV", help="such as cartpole_swingup or brax/hopper")
+    sweep.add_argument("--vary", action="append", default=[], metavar="FIELD=V1,V2", help="what varies; several times")
+    sweep.add_argument("--sample", type=whole_number(0), default=0, metavar="N", help="draw N configurations")
+    sweep.add_argument("--preset", default="small", help="sizes to start from: small or paper (default: small)")
+    sweep.add_argument("--seed", type=whole_number(0), default=0, help="the first seed (default: 0)")
+    sweep.add_argument("--seeds", type=whole_number(1), default=4, help="of each configuration (default: 4)")
+    sweep.add_argument("--memory", type=positive_number, metavar="GIB", help="for the states of a wave of runs")
+    place = "a new directory, or that of the same sweep, to finish it (default: runs/sweep-SYSTEM-ENV-TIME)"
+    sweep.add_argument("--run-dir", type=Path, metavar="DIR", help=place)
+    sweep.set_defaults(checkpoint_every=1, sink="")
+
     resume = commands.add_parser("resume", help="continue a run, bit for bit", **_STYLE)
     resume.add_argument("run", type=Path, metavar="RUN", help="a run directory")
     resume.add_argument("--epochs", type=whole_number(1), help="a new total, to extend the run")
@@ -131,11 +153,13 @@ def _run(argv: Sequence[str]) -> int:
         train.print_help()
         if not (arguments.system and arguments.env):
             return 0
-    if arguments.command != "train":
+    if arguments.command not in ("train", "sweep"):
         _refuse(dotted, arguments.command)
     from jaxmbrl.cli import commands
 
     match arguments.command:
+        case "sweep":
+            return commands.sweep(arguments, dotted)
         case "list":
             return commands.show_list()
         case "resume":

@@ -8,11 +8,11 @@ import signal
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from jaxmbrl import agents
 from jaxmbrl.cli import listing
-from jaxmbrl.config import ConfigError, near, override, parse
+from jaxmbrl.config import ConfigError, override, override_table
 
 if TYPE_CHECKING:
     from jaxmbrl.training.manifest import Run
@@ -47,6 +47,28 @@ def show_fields(arguments: argparse.Namespace, dotted: Dotted) -> int:
     """``jaxmbrl train SYSTEM ENV --help``."""
     run = _run(arguments, dotted)
     listing.print_fields(run)
+    return 0
+
+
+def sweep(arguments: argparse.Namespace, dotted: Dotted) -> int:
+    """``jaxmbrl sweep SYSTEM ENV --vary ...``."""
+    from jaxmbrl.training.sweep import grid
+
+    configurations = grid.configurations(arguments.vary, arguments.sample, arguments.seed)
+    _request_devices(None)
+    run = _run(arguments, dotted)
+    _keep_compilations()
+    from jaxmbrl.training.sweep import Sweep, execute, results
+
+    words = {f"{section}.{path}": text for section, table in dotted.items() for path, text in table.items()}
+    whole = Sweep(run, words, configurations)
+    directory = arguments.run_dir or _new_directory(f"sweep-{run.system}", run.env)
+    rows = execute(whole, directory, arguments.memory)
+    ranked = results.write(whole, rows, directory)
+    for line in results.table(whole, ranked):
+        print(line)
+    print(f"best: {results.command(whole, ranked[0].configuration)}")
+    print(directory, flush=True)
     return 0
 
 
@@ -109,7 +131,7 @@ def _run(arguments: argparse.Namespace, dotted: Dotted) -> "Run":
     from jaxmbrl import envs
     from jaxmbrl.training.manifest import Run
 
-    options = _options(envs.options(arguments.env), dotted["env"])
+    options = override_table(envs.options(arguments.env), dotted["env"], "env.")
     preset = system.preset(arguments.preset, envs.make(arguments.env, **options).spec)
     return Run(
         system=arguments.system,
@@ -125,20 +147,6 @@ def _run(arguments: argparse.Namespace, dotted: Dotted) -> "Run":
     )
 
 
-def _options(defaults: Mapping[str, Any], words: Mapping[str, str]) -> dict[str, Any]:
-    """An environment's options, with command-line words read by the types of the defaults."""
-    result = dict(defaults)
-    for name, text in words.items():
-        if name not in defaults:
-            hint = near(name, defaults)
-            raise ConfigError(f"env.{name}: no such option{hint}; options: {', '.join(defaults)}")
-        try:
-            result[name] = parse(text, type(defaults[name]))
-        except ConfigError as error:
-            raise ConfigError(f"env.{name}: {error}") from None
-    return result
-
-
 def _new_directory(system: str, env: str) -> Path:
     """``runs/SYSTEM-ENV-TIME``, numbered where there is one of the same second."""
     stem = f"runs/{system}-{env.replace('/', '-')}-{datetime.now():%Y%m%d-%H%M%S}"
@@ -146,8 +154,8 @@ def _new_directory(system: str, env: str) -> Path:
     return next(path for path in candidates if not path.exists())
 
 
-def _request_devices(seeds: int) -> None:
-    """A CPU device for each core that ``seeds`` can use. Must come before JAX starts."""
+def _request_devices(seeds: int | None) -> None:
+    """A CPU device for each core that ``seeds`` can use, or for each core. Must come before JAX starts."""
     from jaxmbrl.training import devices
 
     devices.request(seeds)

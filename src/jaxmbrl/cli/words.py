@@ -1,6 +1,7 @@
 """The words of a command line: dotted options apart from the others, and parsing errors as one line."""
 
 import argparse
+import math
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
@@ -49,6 +50,17 @@ def split_dotted(words: Sequence[str]) -> tuple[list[str], dict[str, dict[str, s
             text = queue.pop(0)
         dotted[section][path.replace("-", "_")] = text
     return rest, dotted
+
+
+def positive_number(text: str) -> float:
+    """A type for argparse: a finite number above 0."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0.0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"got {text!r}, needs a number above 0")
+    return number
 
 
 def whole_number(low: int) -> Callable[[str], int]:

@@ -116,7 +116,7 @@ def restore(directory: Path, epoch: int, template: PyTree, identity: int = 0) ->
         ConfigError: the checkpoint is damaged, or of another run, or holds a state of another structure.
     """
     where = directory / str(epoch)
-    first = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    first = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     wanted = {
         name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding or first)
         for name, leaf in _stored(template).items()

@@ -21,8 +21,8 @@ from jaxmbrl.types import PyTree
 AXIS = "seeds"
 
 
-def request(seeds: int) -> None:
-    """Ask JAX for as many CPU devices as ``seeds`` can use, at most one for each core.
+def request(seeds: int | None) -> None:
+    """Ask JAX for as many CPU devices as ``seeds`` can use, at most one for each core; for all of these if None.
 
     Call it before anything touches an array: once JAX has started it has no effect, nor has it where the user has
     chosen (``jax_num_cpu_devices``, ``XLA_FLAGS``). Accelerators are not affected.
@@ -31,7 +31,7 @@ def request(seeds: int) -> None:
     if chosen or jax.config.values["jax_num_cpu_devices"] >= 1:
         return
     try:
-        jax.config.update("jax_num_cpu_devices", largest_divisor(seeds, _cores()))
+        jax.config.update("jax_num_cpu_devices", _cores() if seeds is None else largest_divisor(seeds, _cores()))
     except RuntimeError:  # JAX has started
         return
 
@@ -47,8 +47,8 @@ def largest_divisor(number: int, most: int) -> int:
 
 
 def sharding(seeds: int) -> NamedSharding:
-    """Where arrays [seeds, ...] lie: in equal shares, on as many devices as that allows."""
-    used = jax.devices()[: largest_divisor(seeds, jax.device_count())]
+    """Where arrays [seeds, ...] lie: in equal shares, on as many of this process' devices as that allows."""
+    used = jax.local_devices()[: largest_divisor(seeds, jax.local_device_count())]
     mesh = Mesh(np.array(used), (AXIS,), axis_types=(AxisType.Auto,))
     return NamedSharding(mesh, PartitionSpec(AXIS) if len(used) > 1 else PartitionSpec())
 
@@ -81,7 +81,7 @@ def placed(template: PyTree, seeds: int) -> PyTree:
 def idle(seeds: int) -> str | None:
     """What stays unused because it does not divide the seeds, in one line; None where nothing does."""
     used, name = sharding(seeds).num_devices, "cores" if jax.default_backend() == "cpu" else "devices"
-    there = _cores() if name == "cores" else jax.device_count()
+    there = _cores() if name == "cores" else jax.local_device_count()
     if used == min(seeds, there) or used != largest_divisor(seeds, there):  # the latter was the user's choice
         return None
     return f"{seeds} seeds run on {used} of {there} {name}: a multiple of {there} would use them all"

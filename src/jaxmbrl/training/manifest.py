@@ -88,7 +88,7 @@ def check_free(directory: Path) -> None:
 
 def write(directory: Path, run: Run, versions: Mapping[str, Any]) -> None:
     """Write ``config.json``, all of it or nothing."""
-    content = {**_as_dict(run), "provenance": dict(versions)}
+    content = {**as_dict(run), "provenance": dict(versions)}
     part = directory / f"{FILE}.part"
     part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     part.replace(directory / FILE)
@@ -96,14 +96,15 @@ def write(directory: Path, run: Run, versions: Mapping[str, Any]) -> None:
 
 def identity(run: Run) -> int:
     """32 bits that tell a run's numbers from those of another; how long it is and how it is kept make none."""
-    content = _as_dict(run)
+    content = as_dict(run)
     for name in ("preset", "checkpoint_every", "sinks"):
         del content[name]
     del content["schedule"]["epochs"]
     return zlib.crc32(json.dumps(content, sort_keys=True).encode())
 
 
-def _as_dict(run: Run) -> dict[str, Any]:
+def as_dict(run: Run) -> dict[str, Any]:
+    """A run as nested tables, ready for JSON."""
     tables = {"options": dict(run.options), "agent": to_dict(run.agent), "schedule": to_dict(run.schedule)}
     return {**run._asdict(), **tables}
 

@@ -28,11 +28,19 @@ def within_memory() -> Iterator[None]:
         raise ConfigError(f"memory: some size is too large: {error}") from error
 
 
+def capacity(num_devices: int | None = None) -> int:
+    """Bytes that so many of this process' devices hold, or all of them; those of a CPU share its memory."""
+    device = jax.local_devices()[0]
+    each = (device.memory_stats() or {}).get("bytes_limit")
+    if each:
+        return each * (num_devices or jax.local_device_count())
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
 def check(template: PyTree) -> None:
-    """Raise `ConfigError` where the state alone is more than its devices hold (those of a CPU share their memory)."""
+    """Raise `ConfigError` where the state alone is more than its devices hold."""
     leaf = jax.tree.leaves(template)[0]
-    each = (jax.devices()[0].memory_stats() or {}).get("bytes_limit")
-    limit = each * leaf.sharding.num_devices if each else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limit = capacity(leaf.sharding.num_devices if leaf.sharding else 1)
     if num_bytes(template) > limit:
         path, leaf = max(jax.tree_util.tree_flatten_with_path(template)[0], key=lambda item: num_bytes(item[1]))
         name = jax.tree_util.keystr(path, simple=True, separator=".")

@@ -1,0 +1,191 @@
+"""Sweeps: a run of a sweep is a run, one that diverges disturbs nobody, and what is missing is finished."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+import tiny_system
+
+from jaxmbrl import cli, envs
+from jaxmbrl.config import ConfigError, override
+from jaxmbrl.training import manifest, metrics, runner
+from jaxmbrl.training.sweep import Sweep, configurations, execute, plan, results
+
+OPTIONS = {**envs.options("pendulum"), "episode_length": 8}
+VARY = ("agent.rate=0.1,0.3", "agent.size=3,2", "env.mass=1.0,2.0")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def installed():
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        tiny_system.install(monkeypatch)
+        yield
+
+
+def make(vary=VARY, seeds=2, **words):
+    start = tiny_system.preset("small", envs.make("pendulum", **OPTIONS).spec)
+    agent = override(start.agent, words, "agent.")
+    base = manifest.Run("tiny", "pendulum", "small", OPTIONS, agent, start.schedule, 5, seeds)
+    return Sweep(base, {f"agent.{name}": text for name, text in words.items()}, configurations(vary))
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    """A sweep of eight configurations, its directory and its rows."""
+    directory = tmp_path_factory.mktemp("sweep") / "sweep"
+    sweep = make()
+    return sweep, directory, execute(sweep, directory)
+
+
+def of(rows, configuration, seed):
+    return [row for row in rows if (row["configuration"], row["seed"]) == (configuration, seed)]
+
+
+def test_float_fields_are_traced_and_others_are_parts():
+    parts = plan.parts(make())
+    assert [part.traced for part in parts] == [("agent.rate", "env.mass")] * 2
+    assert sorted(index for part in parts for index in part.configurations) == list(range(8))
+
+
+def test_a_run_of_a_sweep_is_a_run(swept, tmp_path):
+    """The metrics of `jaxmbrl train` with that configuration and seed, to float tolerance."""
+    sweep, _, rows = swept
+    for index in (2, 5):
+        run = plan.run_of(sweep, index)._replace(seed=6, seeds=1)
+        runner.train(run, tmp_path / str(index))
+        alone = metrics.read(tmp_path / str(index) / "metrics.jsonl")
+        beside = of(rows, index, 6)
+        assert len(alone) == len(beside) == 4
+        for expected, row in zip(alone, beside, strict=True):
+            for name in expected.keys() - {"wall_seconds"}:
+                np.testing.assert_allclose(row[name] or 0.0, expected[name] or 0.0, rtol=2e-4, err_msg=name)
+    first, other = (of(rows, index, 5)[-1]["model_loss"] for index in (0, 1))
+    assert first != other
+
+
+def test_waves_change_nothing(swept, tmp_path):
+    """With memory for three runs at a time the same numbers come out."""
+    sweep, _, rows = swept
+    parts = plan.parts(sweep)
+    gib = 3.5 * parts[0].bytes_per_run / 2**30
+    waves = plan.waves(sweep, parts, range(sweep.num_runs), 1, plan.limit_bytes(gib))
+    assert all(wave.size <= 3 for wave in waves) and sorted(run for wave in waves for run in wave.runs) == [*range(16)]
+    again = execute(sweep, tmp_path / "waves", gib)
+    assert len(again) == len(rows) == 64
+    for row in rows:
+        twin = of(again, row["configuration"], row["seed"])[row["epoch"] - 1]
+        np.testing.assert_allclose(twin["model_loss"], row["model_loss"], rtol=1e-4)
+    with pytest.raises(ConfigError, match=r"memory: got .* needs at least"):
+        execute(sweep, tmp_path / "small", 1e-9)
+
+
+def test_a_run_that_diverges_is_frozen_and_disturbs_nobody(tmp_path, request):
+    """A step size of 3.4e38 overflows; the other configuration is what it is without that neighbour."""
+    jax.config.update("jax_debug_nans", False)
+    request.addfinalizer(lambda: jax.config.update("jax_debug_nans", True))
+    both, alone = make(("agent.rate=3.4e38,0.1",)), make(("agent.rate=0.1",))
+    rows, expected = execute(both, tmp_path / "both"), execute(alone, tmp_path / "alone")
+    broken = [[row["diverged_at"] for row in of(rows, 0, seed)] for seed in (5, 6)]
+    assert any(epochs[-1] > 0 for epochs in broken)
+    for epochs in broken:  # told from the epoch on in which it happened, ever after
+        assert epochs == [epochs[-1] if number >= epochs[-1] else 0 for number in range(1, 5)]
+    assert not any(row["diverged_at"] for seed in (5, 6) for row in of(rows, 1, seed))
+    for row, twin in zip(of(rows, 1, 5), of(expected, 0, 5), strict=True):
+        np.testing.assert_allclose(row["model_loss"], twin["model_loss"], rtol=1e-4)
+    best, worst = results.standings(both, rows)
+    assert (best.configuration, worst.configuration) == (1, 0) and worst.diverged > 0
+    assert worst.iqm == -np.inf
+
+
+def test_what_is_missing_is_finished(swept, tmp_path):
+    """Rows of a killed process: whole runs stay, the others are run again; another sweep is refused."""
+    sweep, directory, rows = swept
+    place = tmp_path / "sweep"
+    place.mkdir()
+    (place / "sweep.json").write_bytes((directory / "sweep.json").read_bytes())
+    kept = [row for row in rows if row["configuration"] < 3]
+    (place / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept[:-1]) + '{"configur')
+    again = execute(sweep, place)
+    assert len(again) == len(rows)
+    assert len(metrics.read(place / "metrics.jsonl")) == len(rows)
+    for row in rows:
+        twin = of(again, row["configuration"], row["seed"])[row["epoch"] - 1]
+        np.testing.assert_allclose(twin["model_loss"], row["model_loss"], rtol=1e-4)
+    with pytest.raises(ConfigError, match="holds another sweep"):
+        execute(make(seeds=1), place)
+
+
+def test_a_sample_is_of_its_ranges_and_repeats():
+    vary = ("agent.rate=log:1e-4..1e-1", "agent.size=2..4", "agent.place=gradient,action")
+    drawn = configurations(vary, sample=40, seed=1)
+    assert drawn == configurations(vary, sample=40, seed=1) and len({tuple(d.items()) for d in drawn}) == 40
+    rates = np.array([float(words["agent.rate"]) for words in drawn])
+    assert ((rates >= 1e-4) & (rates <= 1e-1)).all() and 0.2 < np.mean(rates < 10**-2.5) < 0.8
+    assert {words["agent.size"] for words in drawn} == {"2", "3", "4"}
+
+
+SWEEP = ["sweep", *tiny_system.ARGUMENTS]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--vary", "rate=1"], "vary: got 'rate=1', needs agent.FIELD"),
+        (["--vary", "agent.rate=0.1,,0.2"], "needs a value before and after each comma"),
+        (["--vary", "agent.rate=0.1,0.1"], "vary: got agent.rate=0.1 twice"),
+        (["--vary", "agent.rate=0.1", "--vary", "agent.rate=0.2"], "needs all its values in one list"),
+        (["--vary", "agent.rate=0.1..0.2"], "needs --sample N"),
+        (["--vary", "agent.rate=0.2..0.1", "--sample", "2"], "needs a range from a number to a larger one"),
+        (["--vary", "agent.rate=log:-1..1", "--sample", "2"], "needs a range above 0"),
+        (["--vary", "agent.size=1,2", "--sample", "3"], "sample: got 3, needs at most 2"),
+        (["--vary", "agent.rat=0.1"], "agent.rat: no such field; did you mean rate?"),
+        (["--vary", "agent.rate=0.1,-1"], "agent.rate: got -1.0, needs above 0.0"),
+        (["--vary", "agent.size=2,x"], "agent.size: got 'x', needs a whole number"),
+        (["--vary", "env.mass=1.0,0.0"], "env.mass: got 0.0, needs a number above 0"),
+        (["--memory", "-1"], "needs a number above 0"),
+        (["--seeds", "0"], "needs a whole number, at least 1"),
+    ],
+)
+def test_a_mistake_is_one_line(words, expected, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("jaxmbrl.training.sweep.execution._compiled", lambda *_: pytest.fail("compiled"))
+    assert cli.main([*SWEEP, *words, "--run-dir", str(tmp_path / "new")]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1 and expected in said[0], said
+    assert not (tmp_path / "new").exists()
+
+
+PROGRAM = """
+import sys
+import tiny_system
+from jaxmbrl import cli
+tiny_system.install()
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+def test_the_command_gives_the_same_table_on_one_and_on_four_devices(tmp_path):
+    tables = []
+    for devices in (1, 4):
+        directory = tmp_path / str(devices)
+        words = [*SWEEP, "--seeds", "3", "--vary", "agent.rate=0.1,0.3", "--run-dir", str(directory)]
+        flags = f"--xla_force_host_platform_device_count={devices}"
+        ran = subprocess.run(
+            [sys.executable, "-c", PROGRAM, *words],
+            env={**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": ":".join(sys.path)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert ran.stdout.splitlines()[-1] == str(directory)
+        assert "best: jaxmbrl train tiny pendulum" in ran.stdout and f"on {devices} devices" in ran.stderr
+        with (directory / "results.csv").open(newline="") as file:
+            tables.append(list(csv.DictReader(file)))
+        assert (directory / "sweep.png").stat().st_size > 5000
+    for one, four in zip(*tables, strict=True):
+        assert {k: v for k, v in one.items() if k != "score"} == {k: v for k, v in four.items() if k != "score"}
+        np.testing.assert_allclose(float(one["score"]), float(four["score"]), rtol=1e-4)
