@@ -7,9 +7,8 @@ same command on the same directory runs what is missing, on any number of device
 import json
 import time
 from collections.abc import Callable, Mapping
-from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +20,8 @@ from jaxmbrl.training.metrics import Row
 from jaxmbrl.training.progress import say
 from jaxmbrl.training.sweep import plan, program
 from jaxmbrl.training.sweep.plan import Part, Sweep, Wave
+
+Compiled: TypeAlias = tuple[Callable[..., Any], Callable[..., Any]]
 
 FILE, METRICS = "sweep.json", "metrics.jsonl"
 
@@ -49,22 +50,25 @@ def execute(sweep: Sweep, directory: Path, gib: float | None = None) -> list[Row
     _create(sweep, directory)
     _write(directory / METRICS, kept)
     _announce(sweep, parts, waves, len(missing))
+    part, compiled = None, None
     for number, wave in enumerate(waves, 1):
-        part = next(part for part in parts if sweep.configuration_of(wave.runs[0]) in part.configurations)
-        say(f"wave {number}/{len(waves)}: {len(wave.runs)} runs, compiling where needed")
-        rows = _run(sweep, part, wave)
+        before, part = part, next(p for p in parts if sweep.configuration_of(wave.runs[0]) in p.configurations)
+        if part is not before or compiled is None:  # the waves of a part follow one another, and have one size
+            compiled = _compiled(part, wave.size)
+        say(f"wave {number}/{len(waves)}: {len(wave.runs)} runs")
+        rows = _run(sweep, part, wave, compiled)
         metrics.append(directory / METRICS, rows)
         kept += rows
     return kept
 
 
-def _run(sweep: Sweep, part: Part, wave: Wave) -> list[Row]:
+def _run(sweep: Sweep, part: Part, wave: Wave, compiled: Compiled) -> list[Row]:
     """Compute a wave: rows of all its runs and epochs."""
     filled = [*wave.runs, *[wave.runs[-1]] * (wave.size - len(wave.runs))]
     place = [part.configurations.index(sweep.configuration_of(run)) for run in filled]
     hyper = {path: jnp.asarray(np.array(values)[place], jnp.result_type(float)) for path, values in part.values.items()}
     seeds = [sweep.seed_of(run) for run in filled]
-    init, epoch = _compiled(_Key(part), wave.size)
+    init, epoch = compiled
     state = init(hyper, jax.vmap(jax.random.key)(jnp.asarray(seeds, jnp.int32)))
     rows: list[Row] = []
     begin, epochs = time.monotonic(), part.run.schedule.epochs
@@ -82,22 +86,9 @@ def _run(sweep: Sweep, part: Part, wave: Wave) -> list[Row]:
     return rows
 
 
-class _Key:
-    """A part as what a compilation is looked up by: itself."""
-
-    def __init__(self, part: Part) -> None:
-        self.part = part
-
-    def __hash__(self) -> int:
-        return hash(self.part.configurations)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Key) and other.part is self.part
-
-
-@lru_cache(maxsize=1)  # the waves of a part follow one another, and have one size
-def _compiled(key: _Key, size: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    made = program.make(key.part.run, key.part.traced)
+def _compiled(part: Part, size: int) -> Compiled:
+    """The two programs of a part for waves of ``size`` runs, compiled at their first call."""
+    made = program.make(part.run, part.traced)
     init, epoch = (devices.over_seeds(function, size) for function in made)
     return jax.jit(init), jax.jit(epoch, donate_argnums=1)
 
