@@ -1,11 +1,12 @@
 """Several seeds as one program against as many runs one after another, in turn: time, and the same numbers.
 
-    python -m benchmarks.seeds [--env cartpole_swingup] [--seeds 8] [--epochs 3] [--repeats 3] [--vmap] [--threads N]
+    python -m benchmarks.seeds [--system pets] [--env cartpole_swingup] [--seeds 8] [--epochs 3] [--repeats 3] [--vmap]
+        [--threads N]
 
 ``together`` is what `jaxmbrl train --seeds` does: the seeds spread over the devices, on a CPU one for each core. With
-``--vmap``, plain ``vmap`` on one device is measured too. A run is PETS `small`: one episode of random actions, then
-epochs of fitting the model and acting for one episode. All programs are compiled before they are timed. Rounding
-differs between them, and plans amplify it: the differences are given for each epoch.
+``--vmap``, plain ``vmap`` on one device is measured too. A run is the system's preset `small`, random actions first.
+All programs are compiled before they are timed. Rounding differs between them, and plans amplify it: the differences
+are given for each epoch.
 """
 
 import argparse
@@ -16,7 +17,7 @@ from typing import Any
 from benchmarks import timing
 
 
-def compare(env_name: str, seeds: int, epochs: int, repeats: int, *, vmap: bool = False) -> dict[str, Any]:
+def compare(system: str, env_name: str, seeds: int, epochs: int, repeats: int, *, vmap: bool = False) -> dict[str, Any]:
     """Seconds either way, their ratio, and the largest differences of the metrics."""
     from jaxmbrl.training import devices
 
@@ -24,12 +25,12 @@ def compare(env_name: str, seeds: int, epochs: int, repeats: int, *, vmap: bool 
     import jax
     import numpy as np
 
-    from jaxmbrl import envs, training
-    from jaxmbrl.agents import pets
+    from jaxmbrl import agents, envs, training
 
     env = envs.make(env_name)
-    config, schedule = pets.preset("small", env.spec)
-    loop = training.make_loop(env, pets.make(env.spec, config), schedule)
+    module = agents.load(system)
+    config, schedule = module.preset("small", env.spec)
+    loop = training.make_loop(env, module.make(env.spec, config, env=env), schedule)
     keys = jax.random.split(jax.random.key(0), seeds)
 
     def run(key: jax.Array) -> Any:
@@ -57,6 +58,7 @@ def compare(env_name: str, seeds: int, epochs: int, repeats: int, *, vmap: bool 
         runs["vmapped"] = partial(at_once, "vmapped", vmapped)
     timings = timing.alternate(runs, repeats)  # compiles in a first round, untimed
     return {
+        "system": system,
         "env": env_name,
         "seeds": seeds,
         "epochs": epochs,
@@ -83,6 +85,7 @@ def _difference(a: Any, b: Any) -> Any:
 def main() -> None:
     """Print the comparison."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--system", default="pets")
     parser.add_argument("--env", default="cartpole_swingup")
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--epochs", type=int, default=3)
@@ -91,9 +94,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=None, help="cores to use (default: all)")
     arguments = parser.parse_args()
     timing.use_threads(arguments.threads)
-    timing.report(
-        "seeds", compare(arguments.env, arguments.seeds, arguments.epochs, arguments.repeats, vmap=arguments.vmap)
-    )
+    sizes = arguments.seeds, arguments.epochs, arguments.repeats
+    timing.report("seeds", compare(arguments.system, arguments.env, *sizes, vmap=arguments.vmap))
 
 
 if __name__ == "__main__":

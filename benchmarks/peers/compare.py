@@ -2,12 +2,13 @@
 
     python -m benchmarks.peers.compare plan  [--at small paper_cartpole paper_halfcheetah] [--repeats 5] [--threads N]
     python -m benchmarks.peers.compare sac   [--repeats 5] [--threads N]
-    python -m benchmarks.peers.compare solve [--seeds 1] [--limit 900] [--threads N]
+    python -m benchmarks.peers.compare solve [--system pets] [--seeds 1] [--limit 900] [--threads N]
 
 ``plan`` times one CEM planning call at equal sizes, ``sac`` one gradient step of SAC at half-cheetah's. ``solve``
-times each one's PETS on the continuous cart-pole until the pole stands for a whole episode of 200 steps: ours with its
-`small` preset, compilation included; theirs with its stock settings, or until ``--limit`` seconds have passed, and then
-the ratio is a lower bound.
+times each one's PETS or MBPO on the continuous cart-pole until the pole stands for a whole episode of 200 steps, of
+training or, for MBPO, of an evaluation after every 200 steps: ours with its `small` preset, compilation included;
+theirs with its stock settings (MBPO's 5,000 first steps of an untrained policy cut to 200 random ones, as ours), or
+until ``--limit`` seconds have passed, and then the ratio is a lower bound.
 
 One difference remains at equal sizes: our candidates share the noise of their particles (common random numbers),
 mbrl-lib draws noise for each.
@@ -28,6 +29,7 @@ from benchmarks.timing import Timing
 PYTHON = timing.ROOT / ".venv-mbrl" / "bin" / "python"
 WORKER = timing.ROOT / "benchmarks" / "peers" / "mbrl_worker.py"
 PROPAGATION = {"ts1": "random_model", "tsinf": "fixed_model"}  # mbrl-lib's names
+EVALUATED = {"pets": 0, "mbpo": 1}  # episodes that each system is evaluated for after an epoch, as the peer does
 SHORT = 0.2  # seconds; shorter planning calls are timed several at a time
 
 
@@ -109,18 +111,19 @@ def compare_sac(peer: Peer, repeats: int, width: int = 256, batch: int = 256, st
     }
 
 
-def solve_ours(seed: int) -> dict[str, Any]:
-    """PETS `small` on cart-pole, an epoch at a time, until an episode reaches its time limit."""
+def solve_ours(system: str, seed: int) -> dict[str, Any]:
+    """A system's `small` preset on cart-pole, an epoch at a time, until an episode reaches its time limit."""
     import jax
     import jax.numpy as jnp
 
-    from jaxmbrl import envs, replay, training
-    from jaxmbrl.agents import pets
+    from jaxmbrl import agents, envs, replay, training
 
     wall, cpu = time.perf_counter(), time.process_time()
     env = envs.make("cartpole")
-    config, schedule = pets.preset("small", env.spec)
-    loop = training.make_loop(env, pets.make(env.spec, config), schedule)
+    module = agents.load(system)
+    config, schedule = module.preset("small", env.spec)
+    schedule = dataclasses.replace(schedule, eval_episodes=EVALUATED[system])
+    loop = training.make_loop(env, module.make(env.spec, config, env=env), schedule)
     key = jax.random.key(seed)
     state = jax.jit(loop.init)(key)
     epoch = jax.jit(loop.epoch, donate_argnums=0).lower(state).compile()
@@ -130,31 +133,33 @@ def solve_ours(seed: int) -> dict[str, Any]:
         data = replay.transitions(state.replay)
         return (data.truncated & ~data.terminated)[:, 0]
 
+    trained = evaluated = False
     for _ in range(schedule.epochs):
-        state, _metrics = epoch(state)
-        if bool(jnp.any(whole(state))):
+        state, metrics = epoch(state)
+        trained = bool(jnp.any(whole(state)))
+        evaluated = float(metrics.get("eval_return", 0.0)) >= env.spec.episode_length  # a reward of 1 a step
+        if trained or evaluated:
             break
-    solved = bool(jnp.any(whole(state)))
     return {
         "wall": time.perf_counter() - wall,
         "cpu": time.process_time() - cpu,
         "compile_seconds": compiled - wall,
-        "solved": solved,
-        "env_steps": int(jnp.argmax(whole(state))) + 1 if solved else int(state.env_steps),
+        "solved": trained or evaluated,
+        "env_steps": int(jnp.argmax(whole(state))) + 1 if trained else int(state.env_steps),
     }
 
 
-def compare_solve(peer: Peer, seeds: int, limit: float) -> dict[str, Any]:
+def compare_solve(peer: Peer, system: str, seeds: int, limit: float) -> dict[str, Any]:
     """Runs of either in turn, a seed at a time."""
     runs: list[dict[str, Any]] = []
     for seed in range(seeds):
-        ours = solve_ours(seed)
+        ours = solve_ours(system, seed)
         timing.note(f"seed {seed}, ours: {ours}")
-        theirs = peer.ask(do="pets", seed=seed, limit=limit)
+        theirs = peer.ask(do=system, seed=seed, limit=limit)
         timing.note(f"seed {seed}, theirs: {theirs}")
         ratio = theirs["wall"] / ours["wall"] if ours["solved"] else None
         runs.append({"seed": seed, "ours": ours, "theirs": theirs, "times_faster": ratio})
-    return {"limit": limit, "runs": runs}
+    return {"system": system, "limit": limit, "runs": runs}
 
 
 def main() -> None:
@@ -163,6 +168,7 @@ def main() -> None:
     parser.add_argument("what", choices=("plan", "sac", "solve"))
     parser.add_argument("--at", nargs="+", choices=NAMES, default=NAMES, help="plan: sizes")
     parser.add_argument("--repeats", type=int, default=5, help="plan, sac: of each, alternating")
+    parser.add_argument("--system", choices=tuple(EVALUATED), default="pets", help="solve: what learns")
     parser.add_argument("--seeds", type=int, default=1, help="solve: runs of each")
     parser.add_argument("--limit", type=float, default=900.0, help="solve: seconds that the peer gets for a run")
     parser.add_argument("--threads", type=int, default=None, help="cores to use (default: all)")
@@ -175,7 +181,7 @@ def main() -> None:
     elif arguments.what == "sac":
         run = lambda: compare_sac(peer, arguments.repeats)  # noqa: E731
     else:
-        run = lambda: compare_solve(peer, arguments.seeds, arguments.limit)  # noqa: E731
+        run = lambda: compare_solve(peer, arguments.system, arguments.seeds, arguments.limit)  # noqa: E731
     try:
         timing.report(f"peers.{arguments.what}", run())
     finally:

@@ -5,8 +5,9 @@ It runs in mbrl-lib's own environment (see `install.sh`), knows nothing of jaxmb
     {"do": "plan", ...}  seconds of one CEM planning call of its PETS agent at the sizes of `Plan`'s fields
     {"do": "sac", ...}   seconds of a gradient step of the SAC that its MBPO uses
     {"do": "pets", ...}  its PETS on its continuous cart-pole until a whole episode of 200 steps, or a time limit
+    {"do": "mbpo", ...}  its MBPO, the same, an evaluation's episode counting as well
 
-Its example configurations are not in the wheel; the settings below are those of its stock PETS on cart-pole.
+Its settings are in `mbrl_settings`.
 """
 # ruff: noqa: ANN001, ANN003, ANN201, ANN204, D102, E402  (imports follow the redirection of stdout)
 
@@ -23,17 +24,17 @@ REPLIES = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)  # whatever is printed on import or by mbrl-lib goes to stderr
 
 import gymnasium as gym
+import mbrl.algorithms.mbpo
 import mbrl.algorithms.pets
 import mbrl.env.cartpole_continuous
 import mbrl.env.reward_fns
 import mbrl.env.termination_fns
 import mbrl.models
 import mbrl.planning
+import mbrl_settings
 import numpy as np
 import omegaconf
 import torch
-
-EPISODE = 200
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,33 +87,6 @@ def sine_and_cosine(obs, angles):
     return torch.cat(parts, -1) if library is torch else np.concatenate(parts, -1)
 
 
-def agent_config(horizon, iterations, population):
-    """The agent's configuration, as in mbrl-lib's own PETS example."""
-    return omegaconf.OmegaConf.create(
-        {
-            "_target_": "mbrl.planning.TrajectoryOptimizerAgent",
-            "_recursive_": False,
-            "action_lb": "???",
-            "action_ub": "???",
-            "planning_horizon": horizon,
-            "optimizer_cfg": {
-                "_target_": "mbrl.planning.CEMOptimizer",
-                "num_iterations": iterations,
-                "elite_ratio": 0.1,
-                "population_size": population,
-                "alpha": 0.1,
-                "lower_bound": "???",
-                "upper_bound": "???",
-                "return_mean_elites": True,
-                "clipped_normal": False,
-                "device": "cpu",
-            },
-            "replan_freq": 1,
-            "verbose": False,
-        }
-    )
-
-
 @functools.cache
 def planner(plan):
     """A planning agent over an ensemble that has seen data of unit variance; untrained weights cost the same."""
@@ -141,7 +115,7 @@ def planner(plan):
         getattr(mbrl.env.reward_fns, plan.reward),
         generator=torch.Generator().manual_seed(0),
     )
-    config = agent_config(plan.horizon, plan.iterations, plan.population)
+    config = omegaconf.OmegaConf.create(mbrl_settings.agent(plan.horizon, plan.iterations, plan.population))
     return mbrl.planning.create_trajectory_optim_agent_for_model(model_env, config, num_particles=plan.particles)
 
 
@@ -200,99 +174,93 @@ class EnoughError(Exception):
     """The run is over: solved, or out of time."""
 
 
-class UntilSolved(gym.Wrapper):
-    """Records episodes, and ends the run after a whole one or after ``limit`` seconds."""
+class Trial:
+    """A run until it is solved or out of time.
 
-    def __init__(self, env, limit):
-        super().__init__(env)
+    Attributes:
+        deadline: on the clock of ``time.perf_counter``.
+        returns: of the training episodes.
+        steps: of training.
+        solved: an episode lasted until its time limit.
+    """
+
+    def __init__(self, limit):
         self.deadline = time.perf_counter() + limit
         self.returns, self.steps, self.solved = [], 0, False
 
+    def env(self, *, training):
+        """A cart-pole that the run ends with."""
+        return UntilSolved(self, training)
+
+
+class UntilSolved(gym.Wrapper):
+    """Records training episodes, and ends a trial after a whole episode or when its time is over."""
+
+    def __init__(self, trial, training):
+        super().__init__(gym.wrappers.TimeLimit(mbrl.env.cartpole_continuous.CartPoleEnv(), mbrl_settings.EPISODE))
+        self.trial, self.training = trial, training
+
     def reset(self, **kwargs):
-        self.returns.append(0.0)
+        if self.training:
+            self.trial.returns.append(0.0)
         return self.env.reset(**kwargs)
 
     def step(self, action):
         obs, reward, terminated, truncated, info = self.env.step(action)
-        self.steps += 1
-        self.returns[-1] += float(reward)
-        self.solved = truncated and not terminated
-        if self.solved or time.perf_counter() > self.deadline:
+        if self.training:
+            self.trial.steps += 1
+            self.trial.returns[-1] += float(reward)
+        self.trial.solved = truncated and not terminated
+        if self.trial.solved or time.perf_counter() > self.trial.deadline:
             raise EnoughError
         return obs, reward, terminated, truncated, info
 
 
-def run_pets(request):
-    """Its PETS, with its stock settings on cart-pole, until solved or ``limit`` seconds have passed."""
-    seed = request["seed"]
-    config = omegaconf.OmegaConf.create(
-        {
-            "seed": seed,
-            "device": "cpu",
-            "debug_mode": False,
-            "dynamics_model": {
-                "_target_": "mbrl.models.GaussianMLP",
-                "_recursive_": False,
-                "device": "cpu",
-                "num_layers": 4,
-                "in_size": None,
-                "out_size": None,
-                "ensemble_size": 5,
-                "hid_size": 200,
-                "deterministic": False,
-                "propagation_method": "random_model",
-                "learn_logvar_bounds": False,
-                "activation_fn_cfg": {"_target_": "torch.nn.SiLU"},
-            },
-            "algorithm": {
-                "agent": agent_config(horizon=15, iterations=5, population=350),
-                "normalize": True,
-                "normalize_double_precision": True,
-                "target_is_delta": True,
-                "initial_exploration_steps": EPISODE,
-                "freq_train_model": 50,
-                "learned_rewards": False,
-                "num_particles": 20,
-            },
-            "overrides": {
-                "num_steps": 5000,
-                "num_elites": 5,
-                "model_lr": 7.5e-4,
-                "model_wd": 3e-5,
-                "model_batch_size": 256,
-                "validation_ratio": 0,
-                "patience": 25,
-                "num_epochs_train_model": 25,
-            },
-        }
-    )
+def until_solved(train, seed, limit):
+    """Call ``train(trial, env, folder)`` until solved or ``limit`` seconds have passed, and say how it went."""
     torch.manual_seed(seed)
-    env = UntilSolved(gym.wrappers.TimeLimit(mbrl.env.cartpole_continuous.CartPoleEnv(), EPISODE), request["limit"])
+    trial = Trial(limit)
+    env = trial.env(training=True)
     env.action_space.seed(seed)
     wall, cpu = time.perf_counter(), time.process_time()
     with tempfile.TemporaryDirectory() as folder, contextlib.suppress(EnoughError):
-        mbrl.algorithms.pets.train(
-            env,
-            mbrl.env.termination_fns.cartpole,
-            mbrl.env.reward_fns.cartpole,
-            config,
-            silent=True,
-            work_dir=folder,
-        )
+        train(trial, env, folder)
     return {
         "wall": time.perf_counter() - wall,
         "cpu": time.process_time() - cpu,
-        "solved": env.solved,
-        "env_steps": env.steps,
-        "returns": env.returns,
+        "solved": trial.solved,
+        "env_steps": trial.steps,
+        "returns": trial.returns,
     }
+
+
+def run_pets(request):
+    """Its PETS until solved or ``limit`` seconds have passed."""
+    config = omegaconf.OmegaConf.create(mbrl_settings.pets(request["seed"]))
+
+    def train(_trial, env, folder) -> None:
+        rewards, terminations = mbrl.env.reward_fns.cartpole, mbrl.env.termination_fns.cartpole
+        mbrl.algorithms.pets.train(env, terminations, rewards, config, silent=True, work_dir=folder)
+
+    return until_solved(train, **request)
+
+
+def run_mbpo(request):
+    """Its MBPO, the same; one evaluation episode after every 200 steps."""
+    config = omegaconf.OmegaConf.create(mbrl_settings.mbpo(request["seed"]))
+
+    def train(trial, env, folder) -> None:
+        tested, terminations = trial.env(training=False), mbrl.env.termination_fns.cartpole
+        mbrl.algorithms.mbpo.train(env, tested, terminations, config, silent=True, work_dir=folder)
+
+    return until_solved(train, **request)
 
 
 def main():
     """Answer requests until stdin closes."""
     if "OMP_NUM_THREADS" in os.environ:
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    actions = {"plan": time_plan, "sac": time_sac, "pets": run_pets}
+    actions = {"plan": time_plan, "sac": time_sac, "pets": run_pets, "mbpo": run_mbpo}
     for line in sys.stdin:
         request = json.loads(line)
         answer = actions[request.pop("do")](request)

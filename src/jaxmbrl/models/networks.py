@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from jaxmbrl.types import Array
 
@@ -31,7 +32,7 @@ def product_dtype(precision: str) -> tuple[jnp.dtype, str | None]:
     return jnp.dtype(jnp.float32), precision
 
 
-def truncated_normal_init(key: Array, shape: Sequence[int], dtype: jnp.dtype = jnp.float32) -> Array:
+def truncated_normal_init(key: Array, shape: Sequence[int], dtype: DTypeLike = jnp.float32) -> Array:
     """Normal of std 1 / (2 sqrt(fan_in)), truncated at two of those, as in PETS' and MBPO's released code."""
     return jax.random.truncated_normal(key, -2.0, 2.0, shape, dtype) / (2.0 * shape[0] ** 0.5)
 
