@@ -19,7 +19,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from jaxmbrl import agents, envs, training
-from jaxmbrl.training import devices
+from jaxmbrl.training import compiling, devices
 
 COLOURS = ("#1f6feb", "#d1495b", "#2e933c", "#7d5ba6", "#e08e0b", "#3d5a6c", "#c2185b", "#00838f")
 
@@ -35,7 +35,8 @@ def learn(system: str, name: str, seeds: int, preset: str, eval_episodes: int) -
     schedule = dataclasses.replace(schedule, eval_episodes=eval_episodes)
     loop = training.make_loop(env, module.make(env.spec, config, env=env), schedule)
     keys = jax.vmap(jax.random.key)(np.arange(seeds))
-    _, metrics = jax.device_get(jax.jit(training.over_seeds(training.train(loop, schedule.epochs), seeds))(keys))
+    train = training.over_seeds(training.train(loop, schedule.epochs), seeds)
+    _, metrics = jax.device_get(jax.jit(train, compiler_options=compiling.options(env.spec))(keys))
     returns = np.where(metrics["episodes"] > 0, metrics["episode_return"], np.nan)
     returns = metrics.get("eval_return", returns)
     return {"env_steps": np.asarray(metrics["env_steps"])[0], "returns": returns}

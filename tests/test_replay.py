@@ -199,3 +199,11 @@ def test_scan_writes_in_place_at_any_capacity(key):
         before = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(store.data)]
         after, _ = large(store, key)
     assert before == [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(after.data)]
+
+
+@pytest.mark.parametrize("count", [1, 3, 1000, 65_537, 10**6, 2**31 - 1])
+def test_uniform_index_is_the_upper_half_of_a_product(key, count):
+    drawn = np.asarray(jax.random.bits(key, (1000,), jnp.uint32)).astype(np.uint64)
+    index = np.asarray(replays.uniform_index(key, (1000,), count))
+    assert index.dtype == np.int32
+    np.testing.assert_array_equal(index, drawn * np.uint64(count) >> np.uint64(32))

@@ -161,7 +161,7 @@ def imagine(
     shape = (config.model.elites, config.rollouts // config.model.elites)
 
     def begin(key: Key) -> Array:
-        return replays.take(replay, jax.random.randint(key, shape, 0, replays.num_transitions(replay))).obs
+        return replays.take(replay, replays.uniform_index(key, shape, replays.num_transitions(replay))).obs
 
     dream = imagined.make(parts.spec, parts.model.world, elites, begin, horizon=length)
     act = partial(parts.learner.act, policy, explore=True)

@@ -201,7 +201,7 @@ def _first_returns(batch: Transition) -> Array:
 
 
 def _starts(replay: Replay, shape: tuple[int, ...], key: Key) -> Array:
-    return replays.take(replay, jax.random.randint(key, shape, 0, replays.num_transitions(replay))).obs
+    return replays.take(replay, replays.uniform_index(key, shape, replays.num_transitions(replay))).obs
 
 
 def _imagined(parts: _Parts, model: Ensemble, params: ensemble.Params, begin: Any) -> Environment:

@@ -225,7 +225,7 @@ def _evolve(system: _System, state: State, key: Key, latents: Replay) -> tuple[S
 
     def dreamt(key: Key) -> Belief:
         key_draw, key_latent = jax.random.split(key)
-        posterior = replays.take(latents, jax.random.randint(key_draw, (), 0, replays.num_transitions(latents))).obs
+        posterior = replays.take(latents, replays.uniform_index(key_draw, (), replays.num_transitions(latents))).obs
         return Belief(vae.sample(key_latent, posterior), system.model.memory())
 
     begin = dreamt

@@ -99,16 +99,16 @@ def train_position(position: Array, holdout_every: int) -> Array:
 def bootstrap_position(key: Key, position: Array, count: Array) -> Array:
     """Where a resample with replacement of ``count`` transitions has its ``position``-th entry.
 
-    The resample is the hash ``position -> randint(fold_in(key, position))``, drawn when it is looked at.
+    The resample is the hash ``position -> uniform_index(fold_in(key, position))``, drawn when it is looked at.
     """
-    return jax.random.randint(jax.random.fold_in(key, position), (), 0, count)
+    return replays.uniform_index(jax.random.fold_in(key, position), (), count)
 
 
 def draw(key: Key, key_bootstrap: Key | None, replay: Replay, config: Config) -> Transition:
     """A minibatch [B] of one member's training data."""
     held_out = replays.num_transitions(replay) // config.holdout_every if config.holdout_every else 0
     count = replays.num_transitions(replay) - held_out
-    position = jax.random.randint(key, (config.batch_size,), 0, count)
+    position = replays.uniform_index(key, (config.batch_size,), count)
     if key_bootstrap is not None:
         position = jax.vmap(bootstrap_position, in_axes=(None, 0, None))(key_bootstrap, position, count)
     return replays.take(replay, train_position(position, config.holdout_every))

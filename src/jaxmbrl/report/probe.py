@@ -17,6 +17,7 @@ from jaxmbrl.models import ensemble, one_step, simulator
 from jaxmbrl.replay import Replay
 from jaxmbrl.report import windows
 from jaxmbrl.report.windows import Episodes, Imagination, Windows, cut_windows
+from jaxmbrl.training import compiling
 from jaxmbrl.training.evaluation import rollout
 from jaxmbrl.training.loop import random_action
 from jaxmbrl.training.runner import Program
@@ -110,7 +111,8 @@ def make(program: Program, episodes: int) -> Probe:
         ended = timesteps.terminated | timesteps.truncated
         return Episodes(timesteps, actions, jnp.argmax(ended, axis=1))  # an episode always ends
 
-    return Probe(jax.jit(record), jax.jit(partial(_judge, program)))
+    options = compiling.options(env.spec)
+    return Probe(jax.jit(record, compiler_options=options), jax.jit(partial(_judge, program), compiler_options=options))
 
 
 def _judge(program: Program, agent_state: PyTree, replay: Replay, key: Key, episodes: Episodes) -> Findings:

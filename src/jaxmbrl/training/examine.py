@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmbrl.config import ConfigError
-from jaxmbrl.training import checkpoint, devices, manifest, runner
+from jaxmbrl.training import checkpoint, compiling, devices, manifest, runner
 from jaxmbrl.training.evaluation import evaluate, rollout
 from jaxmbrl.types import Array, Key, PyTree, TimeStep
 
@@ -58,7 +58,10 @@ def examine(directory: Path, episodes: int, seed: int) -> Examination:
     key_returns, key_viewer = jax.random.split(jax.random.fold_in(jax.random.key(seed), STREAM))
     agents = seeds_first(run, state.agent)
     begin = time.monotonic()
-    run_episodes = jax.jit(devices.over_seeds(evaluate(program.env, program.agent, episodes), run.seeds))
+    run_episodes = jax.jit(
+        devices.over_seeds(evaluate(program.env, program.agent, episodes), run.seeds),
+        compiler_options=compiling.options(program.env.spec),
+    )
     returns = np.asarray(run_episodes(agents, jax.random.split(key_returns, run.seeds)))
     by_seed = zip(run.all_seeds, returns, strict=True)
     content = {

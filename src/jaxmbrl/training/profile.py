@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jaxmbrl.schedule import Schedule
-from jaxmbrl.training import devices, flops
+from jaxmbrl.training import compiling, devices, flops
 from jaxmbrl.training.evaluation import evaluate
 from jaxmbrl.training.loop import LoopState, interact
 from jaxmbrl.types import Agent, Environment, PyTree
@@ -75,7 +75,7 @@ def measure(
         whole = function if seeds == 1 else devices.over_seeds(function, seeds)
         traced = jax.jit(whole).trace(state)
         begin = time.monotonic()
-        programs[name] = compiled = traced.lower().compile()
+        programs[name] = compiled = traced.lower().compile(compiling.options(env.spec))
         compile_seconds = time.monotonic() - begin
         arithmetic = flops.count(traced.jaxpr)
         jax.block_until_ready(compiled(state))

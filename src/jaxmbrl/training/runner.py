@@ -18,7 +18,19 @@ import jax.numpy as jnp
 
 from jaxmbrl import agents, envs
 from jaxmbrl.config import ConfigError
-from jaxmbrl.training import checkpoint, devices, extension, finite, manifest, memory, metrics, profile, progress, sinks
+from jaxmbrl.training import (
+    checkpoint,
+    compiling,
+    devices,
+    extension,
+    finite,
+    manifest,
+    memory,
+    metrics,
+    profile,
+    progress,
+    sinks,
+)
 from jaxmbrl.training.loop import Loop, make_loop
 from jaxmbrl.training.manifest import Run
 from jaxmbrl.training.progress import say
@@ -208,7 +220,8 @@ def _go(run: Run, directory: Path, program: Program, state: PyTree, done: int, *
         if run.seeds > 1 and (idle := devices.idle(run.seeds)):
             say(idle)
         say("compiling, and profiling each phase" if profiled else "compiling")
-        state, compute, seconds = _compile(program, state)
+        spec, loop = program.env.spec, program.loop
+        state, compute, seconds = compiling.start(loop, spec, program.keys, program.template, state)
         costs = _profile(program, run, state, directory) if profiled else {}
         _record_session(directory, done, seconds, program.template, costs)
         counts: list[dict[str, int]] = []
@@ -248,21 +261,6 @@ def _epoch(session: Session, state: PyTree, epoch: int) -> PyTree:
     session.log(rows)
     session.report(epoch, rows)
     return state
-
-
-def _compile(program: Program, state: PyTree) -> tuple[PyTree, Callable[..., Any], dict[str, float]]:
-    """Compile what the run still needs, and make the first state unless there is one. Returns seconds by program."""
-    seconds = {}
-    place = _place(program.template)  # said, or a leaf of size zero would come back elsewhere
-    if state is None:
-        begin = time.monotonic()
-        init = jax.jit(program.loop.init, out_shardings=place).lower(program.keys).compile()
-        seconds["init"] = round(time.monotonic() - begin, 3)
-        state = init(program.keys)
-    begin = time.monotonic()
-    epoch = jax.jit(program.loop.epoch, donate_argnums=0, out_shardings=(place, None)).lower(program.template).compile()
-    seconds["epoch"] = round(time.monotonic() - begin, 3)
-    return state, epoch, seconds
 
 
 def _profile(program: Program, run: Run, state: PyTree, directory: Path) -> dict[str, profile.Phase]:

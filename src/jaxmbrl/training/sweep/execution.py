@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmbrl.config import ConfigError
-from jaxmbrl.training import devices, manifest, metrics, progress
+from jaxmbrl.training import compiling, devices, manifest, metrics, progress
 from jaxmbrl.training.metrics import Row
 from jaxmbrl.training.progress import say
 from jaxmbrl.training.sweep import plan, program
@@ -89,8 +89,9 @@ def _run(sweep: Sweep, part: Part, wave: Wave, compiled: Compiled) -> list[Row]:
 def _compiled(part: Part, size: int) -> Compiled:
     """The two programs of a part for waves of ``size`` runs, compiled at their first call."""
     made = program.make(part.run, part.traced)
-    init, epoch = (devices.over_seeds(function, size) for function in made)
-    return jax.jit(init), jax.jit(epoch, donate_argnums=1)
+    init, epoch = (devices.over_seeds(function, size) for function in (made.init, made.epoch))
+    options = compiling.options(made.spec)
+    return jax.jit(init, compiler_options=options), jax.jit(epoch, donate_argnums=1, compiler_options=options)
 
 
 def _finished(sweep: Sweep, parts: list[Part], directory: Path) -> list[Row]:

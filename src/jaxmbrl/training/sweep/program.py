@@ -18,7 +18,7 @@ from jaxmbrl.config import ConfigError, replace_at
 from jaxmbrl.training import finite
 from jaxmbrl.training.loop import Loop, LoopState, make_loop
 from jaxmbrl.training.manifest import Run
-from jaxmbrl.types import Array, Environment, Key, Metrics, PyTree
+from jaxmbrl.types import Array, Environment, Key, Metrics, PyTree, Spec
 
 Hyper = Mapping[str, Array]  # From the dotted path of a float field to its value, [] for one run.
 
@@ -40,23 +40,26 @@ class State(NamedTuple):
 
 
 class Program(NamedTuple):
-    """A run as two functions of one run.
+    """A run as two functions, and what it runs in.
 
     Attributes:
         init: ``(hyper, key) -> State``.
         epoch: ``(hyper, State) -> (State, metrics)``.
+        spec: of the environment.
     """
 
     init: "partial[State]"
     epoch: "partial[tuple[State, Metrics]]"
+    spec: Spec
 
 
 def make(run: Run, traced: tuple[str, ...]) -> Program:
     """The program of ``run`` with the fields ``traced`` left open."""
     # An environment whose own options are fixed is made once; some take seconds.
     fixed = not any(path.startswith("env.") for path in traced)
-    env = envs.make(run.env, **run.options) if fixed else None
-    return Program(partial(_init, run, env), partial(_epoch, run, env))
+    env = envs.make(run.env, **run.options)
+    kept = env if fixed else None
+    return Program(partial(_init, run, kept), partial(_epoch, run, kept), env.spec)
 
 
 def compose(run: Run, env: Environment | None = None, hyper: Hyper | None = None) -> Loop:

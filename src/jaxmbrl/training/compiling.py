@@ -1,0 +1,55 @@
+"""How the programs of a run are compiled, and how hard XLA's CPU backend tries.
+
+Most of a program's time goes into matrix products, which are a library's own code: what LLVM does beyond its first
+level takes a fifth of the compile time, and returns nothing that could be measured. Pictures are the exception. They
+are drawn by loops of XLA's own making, which only the later passes vectorise.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from jaxmbrl.training.loop import Loop
+from jaxmbrl.types import Array, PyTree, Spec
+
+LEVEL = 1  # of LLVM's optimisations; XLA's default is 3
+
+
+def options(spec: Spec) -> dict[str, Any]:
+    """``compiler_options`` for ``jax.jit`` of a program with such an environment in it; XLA's own on accelerators.
+
+    Example:
+        >>> epoch = jax.jit(loop.epoch, donate_argnums=0, compiler_options=options(env.spec))
+    """
+    settled = jax.default_backend() != "cpu" or jax.config.values["jax_disable_most_optimizations"]
+    return {} if settled or spec.is_image else {"xla_backend_optimization_level": LEVEL}
+
+
+def start(
+    loop: Loop, spec: Spec, keys: Array, template: PyTree, state: PyTree | None
+) -> tuple[PyTree, Callable[..., Any], dict[str, float]]:
+    """Compile what a run still needs, and make its first state unless there is one.
+
+    Args:
+        loop: of the run.
+        spec: of its environment.
+        keys: what ``loop.init`` takes.
+        template: shapes, dtypes and places of the state.
+        state: to go on from, or None.
+
+    Returns:
+        The state, the compiled epoch, which consumes its argument, and the seconds by program.
+    """
+    seconds, how = {}, options(spec)
+    place = jax.tree.leaves(template)[0].sharding  # said, or a leaf of size zero would come back elsewhere
+    if state is None:
+        begin = time.monotonic()
+        init = jax.jit(loop.init, out_shardings=place).lower(keys).compile(how)
+        seconds["init"] = round(time.monotonic() - begin, 3)
+        state = init(keys)
+    begin = time.monotonic()
+    epoch = jax.jit(loop.epoch, donate_argnums=0, out_shardings=(place, None)).lower(template).compile(how)
+    seconds["epoch"] = round(time.monotonic() - begin, 3)
+    return state, epoch, seconds
