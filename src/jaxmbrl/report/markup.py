@@ -54,9 +54,16 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[Any]], *, escaped: bool 
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
+def details(title: str, content: str) -> str:
+    """What is shown when its title is opened."""
+    return f"<details><summary>{html.escape(title)}</summary>{content}</details>"
+
+
 def number(value: float) -> str:
-    """Three digits, or a dash for what was not measured."""
-    return f"{value:.3g}" if math.isfinite(value) else UNKNOWN
+    """Three digits, all of them where a few thousand are meant; a dash for what was not measured."""
+    if not math.isfinite(value):
+        return UNKNOWN
+    return f"{value:.0f}" if 1e3 <= abs(value) < 1e5 else f"{value:.3g}"
 
 
 def _cell(value: Any, head: bool, escaped: bool) -> str:
