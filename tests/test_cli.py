@@ -22,10 +22,10 @@ def installed(monkeypatch, tmp_path):
 
 def mistake(words, capfd):
     """The one line of a command line that is refused before anything is compiled."""
-    from jaxmbrl.training import runner
+    from jaxmbrl.training import compiling
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(runner, "_compile", lambda *_: pytest.fail("compiled"))
+        patched.setattr(compiling, "start", lambda *_: pytest.fail("compiled"))
         assert cli.main(words) == 2
     out, err = capfd.readouterr()
     assert out == ""

@@ -39,7 +39,7 @@ def swept(tmp_path_factory):
     """A sweep of eight configurations, its directory and its rows."""
     directory = tmp_path_factory.mktemp("sweep") / "sweep"
     sweep = make()
-    return sweep, directory, execute(sweep, directory)
+    return sweep, directory, execute(sweep, directory).rows
 
 
 def of(rows, configuration, seed):
@@ -75,7 +75,7 @@ def test_waves_change_nothing(swept, tmp_path):
     gib = 3.5 * parts[0].bytes_per_run / 2**30
     waves = plan.waves(sweep, parts, range(sweep.num_runs), 1, plan.limit_bytes(gib))
     assert all(wave.size <= 3 for wave in waves) and sorted(run for wave in waves for run in wave.runs) == [*range(16)]
-    again = execute(sweep, tmp_path / "waves", gib)
+    again = execute(sweep, tmp_path / "waves", gib).rows
     assert len(again) == len(rows) == 64
     for row in rows:
         twin = of(again, row["configuration"], row["seed"])[row["epoch"] - 1]
@@ -89,7 +89,7 @@ def test_a_run_that_diverges_is_frozen_and_disturbs_nobody(tmp_path, request):
     jax.config.update("jax_debug_nans", False)
     request.addfinalizer(lambda: jax.config.update("jax_debug_nans", True))
     both, alone = make(("agent.rate=3.4e38,0.1",)), make(("agent.rate=0.1",))
-    rows, expected = execute(both, tmp_path / "both"), execute(alone, tmp_path / "alone")
+    rows, expected = (execute(*pair).rows for pair in ((both, tmp_path / "both"), (alone, tmp_path / "alone")))
     broken = [[row["diverged_at"] for row in of(rows, 0, seed)] for seed in (5, 6)]
     assert any(epochs[-1] > 0 for epochs in broken)
     for epochs in broken:  # told from the epoch on in which it happened, ever after
@@ -110,7 +110,7 @@ def test_what_is_missing_is_finished(swept, tmp_path):
     (place / "sweep.json").write_bytes((directory / "sweep.json").read_bytes())
     kept = [row for row in rows if row["configuration"] < 3]
     (place / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept[:-1]) + '{"configur')
-    again = execute(sweep, place)
+    again = execute(sweep, place).rows
     assert len(again) == len(rows)
     assert len(metrics.read(place / "metrics.jsonl")) == len(rows)
     for row in rows:

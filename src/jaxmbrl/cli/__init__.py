@@ -115,6 +115,12 @@ def parsers() -> tuple[Parser, Parser]:
     sweep.add_argument("--memory", type=positive_number, metavar="GIB", help="for the states of a wave of runs")
     place = "a new directory, or that of the same sweep, to finish it (default: runs/sweep-SYSTEM-ENV-TIME)"
     sweep.add_argument("--run-dir", type=Path, metavar="DIR", help=place)
+    often = "between the checkpoints of a wave of runs (default: 60)"
+    sweep.add_argument("--checkpoint-seconds", type=positive_number, default=60.0, metavar="S", help=often)
+    hosts = sweep.add_argument_group("several processes", "on one host or many; nothing need be said under srun")
+    hosts.add_argument("--coordinator", metavar="HOST:PORT", help="where process 0 listens")
+    hosts.add_argument("--processes", type=whole_number(1), metavar="N", help="how many there are")
+    hosts.add_argument("--process", type=whole_number(0), metavar="I", help="which this one is, from 0 on")
     sweep.set_defaults(checkpoint_every=1, sink="")
 
     resume = commands.add_parser("resume", help="continue a run, bit for bit", **_STYLE)

@@ -56,6 +56,11 @@ def sweep(arguments: argparse.Namespace, dotted: Dotted) -> int:
 
     configurations = grid.configurations(arguments.vary, arguments.sample, arguments.seed)
     _request_devices(None)
+    from jaxmbrl.training import hosts
+
+    host = hosts.join(arguments.coordinator, arguments.processes, arguments.process)
+    if host.processes > 1 and not arguments.run_dir:
+        raise ConfigError("run_dir: got none, needs --run-dir DIR, one that all processes see")
     run = _run(arguments, dotted)
     _keep_compilations()
     from jaxmbrl.training.sweep import Sweep, execute, results
@@ -63,13 +68,18 @@ def sweep(arguments: argparse.Namespace, dotted: Dotted) -> int:
     words = {f"{section}.{path}": text for section, table in dotted.items() for path, text in table.items()}
     whole = Sweep(run, words, configurations)
     directory = arguments.run_dir or _new_directory(f"sweep-{run.system}", run.env)
-    rows = execute(whole, directory, arguments.memory)
-    ranked = results.write(whole, rows, directory)
-    for line in results.table(whole, ranked):
-        print(line)
-    print(f"best: {results.command(whole, ranked[0].configuration)}")
+    outcome = execute(whole, directory, arguments.memory, host=host, every=arguments.checkpoint_seconds)
+    if outcome.stopped_by is not None:
+        from jaxmbrl.training.progress import say
+
+        say("stopped; the same command goes on")
+    elif host.process == 0:
+        ranked = results.write(whole, outcome.rows, directory)
+        for line in results.table(whole, ranked):
+            print(line)
+        print(f"best: {results.command(whole, ranked[0].configuration)}")
     print(directory, flush=True)
-    return 0
+    return 128 + signal.SIGINT if outcome.stopped_by == signal.SIGINT else 0
 
 
 def resume(arguments: argparse.Namespace) -> int:

@@ -45,16 +45,33 @@ def manager(directory: Path, *, read_only: bool = False) -> Iterator[ocp.Checkpo
         StorageError: the directory cannot be written, or the last checkpoint could not be.
     """
     logging.getLogger("absl").setLevel(logging.ERROR)
+    alone = _alone()
     options = ocp.CheckpointManagerOptions(
-        max_to_keep=KEEP, create=not read_only, read_only=read_only, cleanup_tmp_directories=not read_only
+        max_to_keep=KEEP,
+        create=False,
+        read_only=read_only,
+        cleanup_tmp_directories=not read_only,
+        multiprocessing_options=alone,
+        enable_async_checkpointing=jax.process_count() == 1,  # or it waits for signals of other processes
     )
-    handler = ocp.StandardCheckpointHandler()  # Named here, or a fresh process could not ask for shapes.
+    # Named here, or a fresh process could not ask for shapes.
+    handler = ocp.StandardCheckpointHandler(multiprocessing_options=alone)
     with _unwritable(directory):
+        if not read_only:
+            directory.mkdir(parents=True, exist_ok=True)  # Orbax does not, where there are several processes.
         opened = ocp.CheckpointManager(directory.absolute(), options=options, item_handlers=handler)
     with opened:
         yield opened
         with _unwritable(directory):
             opened.wait_until_finished()
+
+
+def _alone() -> ocp.options.MultiprocessingOptions:
+    """Each process keeps checkpoints of its own, and waits for no other."""
+    if jax.process_count() == 1:
+        return ocp.options.MultiprocessingOptions()
+    index = jax.process_index()
+    return ocp.options.MultiprocessingOptions(index, {index}, f"process-{index}")
 
 
 def save(opened: ocp.CheckpointManager, epoch: int, state: PyTree, identity: int = 0) -> None:
@@ -70,6 +87,8 @@ def save(opened: ocp.CheckpointManager, epoch: int, state: PyTree, identity: int
         StorageError: this checkpoint, or the one before it, could not be written.
     """
     stored = _stored(state)
+    if jax.process_count() > 1:  # Orbax takes arrays of a single process only where all processes share them.
+        stored = {name: np.array(_data(leaf)) for name, leaf in stored.items()}
     with _unwritable(Path(opened.directory)):
         opened.save(epoch, args=ocp.args.StandardSave({**stored, SEAL: _seal(stored, identity)}))
 
@@ -121,12 +140,16 @@ def restore(directory: Path, epoch: int, template: PyTree, identity: int = 0) ->
         name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding or first)
         for name, leaf in _stored(template).items()
     }
+    places = dict(wanted)
     wanted[SEAL] = jax.ShapeDtypeStruct((1 + len(wanted),), jnp.uint32, sharding=first)
     # Asked first, since a restore that fails leaves a trail of complaints from its threads.
     _check_shapes(where, shapes(directory, epoch), wanted)
     with _damaged(where), manager(directory, read_only=True) as opened:
+        if jax.process_count() > 1:
+            wanted = {name: np.empty(*_plain(leaf)) for name, leaf in wanted.items()}
         stored = dict(opened.restore(epoch, args=ocp.args.StandardRestore(wanted)))
     _check_seal(where, np.asarray(stored.pop(SEAL)), stored, identity)
+    stored = {name: _like(places[name], found) for name, found in stored.items()}
     flat, structure = jax.tree_util.tree_flatten_with_path(template)
     leaves = [stored[_name(path)] if leaf.size else jnp.zeros(leaf.shape, leaf.dtype) for path, leaf in flat]
     return jax.tree.unflatten(structure, leaves)
@@ -145,15 +168,32 @@ def _stored(tree: PyTree) -> dict[str, Array]:
     return stored
 
 
-def _seal(stored: Mapping[str, Array], identity: int) -> np.ndarray:
+def _seal(stored: Mapping[str, Array | np.ndarray], identity: int) -> np.ndarray:
     """uint32 [1 + leaves]. On a CPU the bytes are read where they lie."""
     sums = (zlib.crc32(_bytes(stored[name])) for name in sorted(stored))
     return np.array([identity, *sums], np.uint32)
 
 
-def _bytes(leaf: Array) -> memoryview:
-    data = jax.random.key_data(leaf) if _is_key(leaf) else leaf
-    return np.ascontiguousarray(data).reshape(-1).view(np.uint8).data
+def _bytes(leaf: Array | np.ndarray) -> memoryview:
+    return np.ascontiguousarray(_data(leaf)).reshape(-1).view(np.uint8).data
+
+
+def _data(leaf: Array | np.ndarray) -> Array | np.ndarray:
+    """The numbers of a leaf, which may be of keys."""
+    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
+
+
+def _plain(leaf: jax.ShapeDtypeStruct) -> tuple[tuple[int, ...], Any]:
+    """Shape and dtype of the numbers of a leaf."""
+    data = jax.eval_shape(jax.random.key_data, leaf) if _is_key(leaf) else leaf
+    return data.shape, data.dtype
+
+
+def _like(leaf: jax.ShapeDtypeStruct, found: Any) -> Array:
+    """What was read, as the leaf of a state."""
+    if _is_key(leaf) and not _is_key(found):
+        found = jax.random.wrap_key_data(found)
+    return jax.device_put(found, leaf.sharding)
 
 
 def _check_seal(where: Path, seal: np.ndarray, stored: Mapping[str, Array], identity: int) -> None:
@@ -172,12 +212,12 @@ def _check_shapes(where: Path, found: dict[str, tuple[int, ...]], wanted: dict[s
         got, needs = ("no such leaf", "one") if name in wanted else ("a leaf", "none")
         raise ConfigError(f"{where}: {name}: got {got}, needs {needs}: written by another version or configuration")
     for name, leaf in wanted.items():
-        shape = jax.eval_shape(jax.random.key_data, leaf).shape if _is_key(leaf) else leaf.shape
+        shape, _ = _plain(leaf)
         if found[name] != shape:
             raise ConfigError(f"{where}: {name}: got shape {found[name]}, needs {shape}")
 
 
-def _is_key(leaf: Array | jax.ShapeDtypeStruct) -> bool:
+def _is_key(leaf: Array | np.ndarray | jax.ShapeDtypeStruct) -> bool:
     return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 

@@ -70,5 +70,5 @@ def _watch(ear: socket.socket) -> None:
                 return
             if heard[0] == signal.SIGTERM and end is None:
                 end = time.monotonic() + GRACE
-    say("SIGTERM: stopped in the middle of an epoch; 'jaxmbrl resume' goes on from the last checkpoint")
+    say("SIGTERM: stopped in the middle of an epoch; the last checkpoint stands")
     os._exit(0)

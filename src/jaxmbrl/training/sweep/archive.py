@@ -1,16 +1,15 @@
 """Read what a sweep has left on disk, finished or not; nothing is computed."""
 
 import json
-from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxmbrl.config import ConfigError
-from jaxmbrl.training import manifest, metrics
+from jaxmbrl.training import manifest
 from jaxmbrl.training.metrics import Row
-from jaxmbrl.training.sweep import plan
-from jaxmbrl.training.sweep.execution import FILE, METRICS
+from jaxmbrl.training.sweep import plan, store
 from jaxmbrl.training.sweep.plan import Sweep
+from jaxmbrl.training.sweep.store import FILE
 
 
 class Archive(NamedTuple):
@@ -40,11 +39,7 @@ def read(directory: Path) -> Archive:
         configurations = tuple(dict(words) for words in content["configurations"])
         sweep = Sweep(manifest.parse(content["base"]), dict(content["words"]), configurations)
         epochs = [plan.run_of(sweep, index).schedule.epochs for index in range(len(configurations))]
-        rows = metrics.read(directory / METRICS)
-        present = Counter((row["configuration"], row["seed"]) for row in rows)
-        complete = {run for run, number in present.items() if number == epochs[run[0]]}
-        kept = [row for row in rows if (row["configuration"], row["seed"]) in complete]
-        return Archive(sweep, dict(content["provenance"]), kept)
+        return Archive(sweep, dict(content["provenance"]), store.finished(epochs, directory))
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
     except (*manifest.DAMAGE, IndexError) as error:

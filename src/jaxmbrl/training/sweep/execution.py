@@ -1,89 +1,178 @@
 """Run a sweep: its waves one after another, each as one program over all of its runs, spread over the devices.
 
-What a sweep directory holds is what finished: a wave's rows go to ``metrics.jsonl`` when all of its runs are done. The
-same command on the same directory runs what is missing, on any number of devices.
+The same command on the same directory goes on where it was, on any number of devices and of processes: a wave from its
+last checkpoint, with the runs that it began with.
 """
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxmbrl.config import ConfigError
-from jaxmbrl.training import compiling, devices, manifest, metrics, progress
+from jaxmbrl.training import checkpoint, compiling, devices, metrics, progress
+from jaxmbrl.training.hosts import ALONE, Host
 from jaxmbrl.training.metrics import Row
 from jaxmbrl.training.progress import say
-from jaxmbrl.training.sweep import plan, program
+from jaxmbrl.training.signals import stop_on_signal
+from jaxmbrl.training.sweep import plan, program, store
 from jaxmbrl.training.sweep.plan import Part, Sweep, Wave
+from jaxmbrl.training.sweep.store import Begun
+from jaxmbrl.types import Array, PyTree
+
+CHECKPOINTS = "checkpoints"
+EVERY = 60.0  # seconds between the checkpoints of a wave
+POLL = 1.0  # seconds between two looks at what other processes have finished
 
 Compiled: TypeAlias = tuple[Callable[..., Any], Callable[..., Any]]
 
-FILE, METRICS = "sweep.json", "metrics.jsonl"
+
+class Outcome(NamedTuple):
+    """How a sweep ended.
+
+    Attributes:
+        rows: of all finished runs, by whatever process: as in a run's ``metrics.jsonl``, with ``configuration`` (an
+            index) and ``diverged_at`` (the epoch in which something was not finite any more; 0 for none).
+        stopped_by: the signal that stopped it early, or None.
+    """
+
+    rows: list[Row]
+    stopped_by: int | None = None
 
 
-def execute(sweep: Sweep, directory: Path, gib: float | None = None) -> list[Row]:
-    """Run what ``directory`` does not hold yet.
+class _Stage(NamedTuple):
+    """What a wave is run with."""
+
+    sweep: Sweep
+    part: Part
+    begun: Begun
+    compiled: Compiled
+    stopped: list[int]
+    every: float
+
+
+def execute(
+    sweep: Sweep, directory: Path, gib: float | None = None, *, host: Host = ALONE, every: float = EVERY
+) -> Outcome:
+    """Run what ``directory`` does not hold yet; with several processes, this one's share, and wait for the others.
 
     Args:
         sweep: what to run.
-        directory: new, empty, or of the same sweep.
+        directory: new, empty, or of the same sweep; one that all processes see.
         gib: memory that the states of a wave may take; most of what there is by default.
-
-    Returns:
-        All rows, those of earlier calls included: as in a run's ``metrics.jsonl``, with ``configuration`` (an index)
-        and ``diverged_at`` (the epoch in which something was not finite any more; 0 for none).
+        host: which process this is.
+        every: seconds between the checkpoints of a wave.
 
     Raises:
         ConfigError: a mistake in the sweep or the directory; nothing was compiled.
+        StorageError: a checkpoint could not be written.
     """
-    _check(sweep, directory)
+    store.check(sweep, directory)
     parts, limit = plan.parts(sweep), plan.limit_bytes(gib)
-    kept = _finished(sweep, parts, directory)
-    present = {(row["configuration"], row["seed"]) for row in kept}
-    missing = [run for run in range(sweep.num_runs) if (sweep.configuration_of(run), sweep.seed_of(run)) not in present]
+    found = {index: part.run.schedule.epochs for part in parts for index in part.configurations}
+    epochs = [found[index] for index in range(len(sweep.configurations))]
+    store.mend(epochs, directory, host)
+    begun = store.begun(directory)  # before what is finished: a wave is told to be so before its folder goes
+    present = {sweep.run_at(row["configuration"], row["seed"]) for row in store.finished(epochs, directory)}
+    begun = [one for one in begun if not present.intersection(one.wave.runs)]
+    taken = present.union(*(one.wave.runs for one in begun))
+    missing = sorted(store.mine(sweep, parts, host) - taken)
     waves = plan.waves(sweep, parts, missing, jax.local_device_count(), limit)
-    _create(sweep, directory)
-    _write(directory / METRICS, kept)
-    _announce(sweep, parts, waves, len(missing))
-    part, compiled = None, None
-    for number, wave in enumerate(waves, 1):
-        before, part = part, next(p for p in parts if sweep.configuration_of(wave.runs[0]) in p.configurations)
-        if part is not before or compiled is None:  # the waves of a part follow one another, and have one size
-            compiled = _compiled(part, wave.size)
-        say(f"wave {number}/{len(waves)}: {len(wave.runs)} runs")
-        rows = _run(sweep, part, wave, compiled)
-        metrics.append(directory / METRICS, rows)
-        kept += rows
-    return kept
+    store.create(sweep, directory, host)
+    todo: list[Begun | Wave] = [*store.adopted(begun, host), *waves]
+    _announce(sweep, parts, len(todo), len(present), host)
+    with stop_on_signal() as stopped:
+        _run_all(sweep, directory, parts, todo, host, stopped, every)
+        while len(store.finished(epochs, directory)) < sum(epochs) * sweep.base.seeds and not stopped:
+            time.sleep(POLL)  # others are at it
+    return Outcome(store.finished(epochs, directory), stopped[0] if stopped else None)
 
 
-def _run(sweep: Sweep, part: Part, wave: Wave, compiled: Compiled) -> list[Row]:
-    """Compute a wave: rows of all its runs and epochs."""
+def _run_all(
+    sweep: Sweep,
+    directory: Path,
+    parts: list[Part],
+    todo: list[Begun | Wave],
+    host: Host,
+    stopped: list[int],
+    every: float,
+) -> None:
+    """Run waves until the last one or a signal."""
+    before, compiled = None, None
+    for number, one in enumerate(todo, 1):
+        begun = store.begin(directory, one, host) if isinstance(one, Wave) else one
+        wave = begun.wave
+        part = next(p for p in parts if sweep.configuration_of(wave.runs[0]) in p.configurations)
+        if compiled is None or before != (part.configurations, wave.size):  # the waves of a part have one size
+            before, compiled = (part.configurations, wave.size), _compiled(part, wave.size)
+        say(f"wave {number}/{len(todo)}: {len(wave.runs)} runs")
+        rows = _run(_Stage(sweep, part, begun, compiled, stopped, every))
+        if stopped:
+            return
+        metrics.append(store.metrics_file(directory, host), rows)
+        store.end(begun)
+
+
+def _run(stage: _Stage) -> list[Row]:
+    """Compute a wave, or what is left of it: rows of all its runs and epochs."""
+    (init, epoch), sweep, part = stage.compiled, stage.sweep, stage.part
+    folder, wave = stage.begun
     filled = [*wave.runs, *[wave.runs[-1]] * (wave.size - len(wave.runs))]
     place = [part.configurations.index(sweep.configuration_of(run)) for run in filled]
     hyper = {path: jnp.asarray(np.array(values)[place], jnp.result_type(float)) for path, values in part.values.items()}
     seeds = [sweep.seed_of(run) for run in filled]
-    init, epoch = compiled
-    state = init(hyper, jax.vmap(jax.random.key)(jnp.asarray(seeds, jnp.int32)))
-    rows: list[Row] = []
-    begin, epochs = time.monotonic(), part.run.schedule.epochs
-    with progress.reporter(0, epochs, int(jnp.sum(state.run.env_steps))) as report:
-        for number in range(1, epochs + 1):
+    keys = jax.vmap(jax.random.key)(jnp.asarray(seeds, jnp.int32))
+    state, done = _restored(stage, init, hyper, keys) or (init(hyper, keys), 0)
+    rows = metrics.truncate(folder / store.METRICS, done)
+    begin = time.monotonic() - max((row["wall_seconds"] for row in rows), default=0.0)
+    identity, epochs = store.identity(sweep, wave), part.run.schedule.epochs
+    saved = time.monotonic()
+    with (
+        checkpoint.manager(folder / CHECKPOINTS) as checkpoints,
+        progress.reporter(done, epochs, int(jnp.sum(state.run.env_steps))) as report,
+    ):
+        for number in range(done + 1, epochs + 1):
             state, measured = epoch(hyper, state)
             new = metrics.rows(seeds, number, jax.device_get(measured), time.monotonic() - begin)
             report(number, new)
-            rows += [
-                {"configuration": sweep.configuration_of(run), **row} for run, row in zip(wave.runs, new, strict=False)
-            ]
+            new = [{"configuration": sweep.configuration_of(r), **row} for r, row in zip(wave.runs, new, strict=False)]
+            metrics.append(folder / store.METRICS, new)
+            rows += new
+            if number < epochs and (stage.stopped or time.monotonic() - saved >= stage.every):
+                checkpoint.save(checkpoints, number, state, identity)
+                saved = time.monotonic()
+            if stage.stopped:
+                return rows
     diverged = sum(row["diverged_at"] > 0 for row in rows[-len(wave.runs) :])
     if diverged:
         say(f"{diverged} of {len(wave.runs)} runs diverged, and were frozen there")
     return rows
+
+
+def _restored(
+    stage: _Stage, init: Callable[..., Any], hyper: Mapping[str, Array], keys: Array
+) -> tuple[PyTree, int] | None:
+    """A wave's state in its latest good checkpoint, and its epoch; None where it has none, which is said."""
+    folder, wave = stage.begun
+    place, identity = folder / CHECKPOINTS, store.identity(stage.sweep, wave)
+    there = checkpoint.epochs(place)
+    if not there:
+        return None
+    template = devices.placed(jax.eval_shape(init, hyper, keys), wave.size)
+    for number in there:
+        try:
+            state = checkpoint.restore(place, number, template, identity)
+        except ConfigError as error:
+            say(f"warning: {error}: going back to the one before, or to the beginning of the wave")
+            continue
+        checkpoint.set_aside(place, number)
+        return state, number
+    checkpoint.set_aside(place, 0)
+    return None
 
 
 def _compiled(part: Part, size: int) -> Compiled:
@@ -94,59 +183,11 @@ def _compiled(part: Part, size: int) -> Compiled:
     return jax.jit(init, compiler_options=options), jax.jit(epoch, donate_argnums=1, compiler_options=options)
 
 
-def _finished(sweep: Sweep, parts: list[Part], directory: Path) -> list[Row]:
-    """The rows of the runs that are complete; a killed process may have left parts of others."""
-    epochs = {index: part.run.schedule.epochs for part in parts for index in part.configurations}
-    rows = metrics.read(directory / METRICS)
-    found: dict[tuple[int, int], int] = {}
-    for row in rows:
-        run = row["configuration"], row["seed"]
-        found[run] = found.get(run, 0) + 1
-    return [row for row in rows if found[row["configuration"], row["seed"]] == epochs[row["configuration"]]]
-
-
-def _content(sweep: Sweep) -> Mapping[str, Any]:
-    return {"base": manifest.as_dict(sweep.base), "configurations": [dict(words) for words in sweep.configurations]}
-
-
-def _check(sweep: Sweep, directory: Path) -> None:
-    """Raise `ConfigError` unless the directory is new, empty, or of this very sweep."""
-    path = directory / FILE
-    if not path.is_file():
-        manifest.check_free(directory)
-        return
-    try:
-        there = json.loads(path.read_text(encoding="utf-8"))
-        same = {name: there[name] for name in ("base", "configurations")} == json.loads(json.dumps(_content(sweep)))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path}: damaged ({type(error).__name__})") from error
-    if not same:
-        raise ConfigError(f"run_dir: got {directory}, which holds another sweep, needs a new or empty directory")
-
-
-def _create(sweep: Sweep, directory: Path) -> None:
-    if (directory / FILE).exists():
-        return
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(
-            {**_content(sweep), "words": dict(sweep.words), "provenance": manifest.provenance()}, indent=2
-        )
-        (directory / FILE).write_text(text + "\n", encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"run_dir: got {directory}, which cannot be written ({error.strerror})") from error
-
-
-def _write(path: Path, rows: list[Row]) -> None:
-    part = path.with_suffix(".part")
-    part.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    part.replace(path)
-
-
-def _announce(sweep: Sweep, parts: list[Part], waves: list[Wave], missing: int) -> None:
+def _announce(sweep: Sweep, parts: list[Part], waves: int, done: int, host: Host) -> None:
     size = max(part.bytes_per_run for part in parts) / 2**20
-    done = f", {sweep.num_runs - missing} of them finished already" if missing < sweep.num_runs else ""
+    finished = f", {done} of them finished already" if done else ""
+    share = f", process {host.process} of {host.processes}" if host.processes > 1 else ""
     say(
-        f"{sweep.num_runs} runs{done}: {len(parts)} programs, {len(waves)} waves on {jax.local_device_count()} devices;"
-        f" the state of a run takes {size:,.1f} MiB"
+        f"{sweep.num_runs} runs{finished}: {len(parts)} programs, {waves} waves on {jax.local_device_count()} devices"
+        f"{share}; the state of a run takes {size:,.1f} MiB"
     )

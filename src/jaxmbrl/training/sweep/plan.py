@@ -39,6 +39,10 @@ class Sweep(NamedTuple):
         """Run r has configuration r // seeds, and of the seeds number r % seeds."""
         return len(self.configurations) * self.base.seeds
 
+    def run_at(self, configuration: int, seed: int) -> int:
+        """The number of a run."""
+        return configuration * self.base.seeds + seed - self.base.seed
+
     def configuration_of(self, run: int) -> int:
         """Index of the configuration of a run."""
         return run // self.base.seeds
