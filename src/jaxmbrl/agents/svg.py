@@ -48,6 +48,7 @@ class Config:
 
     horizon: int = option(1, "steps of a window (T)", low=1)
     bootstrap: bool = option(True, "a value of the last state: true for SVG(1), false for SVG(inf)")
+    recent: int = option(0, "steps of each environment that windows are of, the newest; 0 takes all", low=0)
     max_weight: float = option(1.0, "bound on the importance weight, for windows of one step", above=0.0)
     policy: Any = option(
         sac.Config(hidden=(100, 100)), "what learns from transitions; noise is its own", parts={"sac": sac.Config}
@@ -87,7 +88,8 @@ def _improve(parts: Parts, config: Config, state: State, key: Key, replay: Repla
         return parts.learner.learn(policy, key_learn, first.obs, examples, objective=objective)
 
     def draw(key_real: Key, key_other: Key) -> Transition:
-        return replays.sample_sequences(key_real, replay, config.batch_size, config.horizon)
+        newest = config.recent or None
+        return replays.sample_sequences(key_real, replay, config.batch_size, config.horizon, newest=newest)
 
     policy, metrics = off_policy.improve(update, draw, config.updates, state.policy, key)
     return state._replace(policy=policy), metrics
