@@ -346,5 +346,7 @@ def test_bad_choices_are_named():
         mve.Config(model=network(2))
     with pytest.raises(ConfigError, match="policy: got"):
         svg.Config(policy=td3.Config())
+    with pytest.raises(ConfigError, match=r"recent: got 3, needs 0 \(all steps\) or at least horizon \(4\)"):
+        svg.Config(horizon=4, recent=3)
     with pytest.raises(ConfigError, match="policy: got"):
         sac.Config(policy=fitting.Config())
