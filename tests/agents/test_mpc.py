@@ -73,7 +73,7 @@ def test_learns_linear_quadratic_control(name):
 
     The threshold lies more than 6 standard errors below the pilot's mean: a false alarm is rarer than 1e-8, were the
     keys drawn anew. Planted bugs gave pets and random_shooting means over the seeds below -75: targets that are not
-    scaled back, the reward's sign, and (for pets) a swapped mean and std. None was planted for poplin.
+    scaled back, the reward's sign, and (for pets) a swapped mean and std. Poplin's: test_poplin.py.
     """
     config, threshold, (mean, std) = LEARNS[name]
     assert threshold < mean - 6 * std / np.sqrt(4)
@@ -90,7 +90,9 @@ def test_a_learned_value_and_a_cloned_prior_see_beyond_the_horizon():
     """One step is planned ahead, and what it does is paid for in the next: without a value PETS scores -3.6 there.
 
     Pilots of 12 seeds: return -0.6 (std 0.3), and the cloned policy, alone for one step, leaves 0.5 (std 0.3) of the
-    mean square that doing nothing leaves. The thresholds lie 6 and 3 standard errors away. PLANTED
+    mean square that doing nothing leaves. The thresholds lie 6 and 3 standard errors away.
+    Planted bugs: rewards of the wrong sign in the value's target gave -5.5; a prior that is fitted to the negative of
+    what was planned left 1.6.
     """
     env = integrator.make(late=True)
     config = pets.Config(
