@@ -2,24 +2,30 @@
 
     python experiments/learning_curves.py pets cartpole_swingup pendulum --seeds 10 --out docs/figures/pets
     python experiments/learning_curves.py sac,pets,mbpo pendulum --seeds 5 --eval-episodes 5 --out docs/figures/systems
+    python experiments/learning_curves.py sac,sac:agent.updates=2,mve pendulum --eval-episodes 10 --out sac_and_mve
 
-All seeds of a system on an environment are one program, spread over the devices (on a CPU, one for each core). Writes
-OUT.csv and OUT.png.
+A system may be followed by fields in which it differs from its preset, each after a colon:
+``sac:agent.updates=2:agent.policy.hidden=(32,32)``. All seeds of a system on an environment are one program, spread
+over the devices (on a CPU, one for each core). Writes OUT.csv and OUT.png.
 """
 
-import argparse
 import csv
 import dataclasses
 import itertools
+import re
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import matplotlib.pyplot as plt
 import numpy as np
 
 from jaxmbrl import agents, envs, training
+from jaxmbrl.cli.words import Parser, split_dotted, whole_number
+from jaxmbrl.config import ConfigError, override, override_table
 from jaxmbrl.training import compiling, devices
+from jaxmbrl.types import Environment
 
 COLOURS = ("#1f6feb", "#d1495b", "#2e933c", "#7d5ba6", "#e08e0b", "#3d5a6c", "#c2185b", "#00838f")
 
@@ -27,16 +33,70 @@ Curve = dict[str, np.ndarray]
 Curves = dict[str, dict[str, Curve]]  # environment -> system -> curve
 
 
-def learn(system: str, name: str, seeds: int, preset: str, eval_episodes: int) -> Curve:
-    """Environment steps [epochs] and mean returns [seeds, epochs], of evaluation episodes if there are any."""
-    module = agents.load(system)
-    env = envs.make(name)
+class Variant(NamedTuple):
+    """A system with fields that differ from its preset.
+
+    Attributes:
+        label: as in the legend.
+        system: its name.
+        words: for each of ``agent``, ``env`` and ``schedule`` a table from paths to texts.
+    """
+
+    label: str
+    system: str
+    words: dict[str, dict[str, str]]
+
+
+class Study(NamedTuple):
+    """What learns: a loop in an environment, and for how many epochs."""
+
+    env: Environment
+    loop: training.Loop
+    epochs: int
+
+
+def variants(text: str) -> list[Variant]:
+    """Read ``SYSTEM[:FIELD=VALUE...][,...]``; commas within parentheses belong to a value.
+
+    Raises:
+        ConfigError: a field without a value or of no section, or the same variant twice.
+    """
+    found = []
+    for word in re.split(r",(?![^(]*\))", text):
+        system, *fields = word.split(":")
+        rest, words = split_dotted([f"--{field}" for field in fields])
+        if rest or not all("=" in field for field in fields):
+            raise ConfigError(f"systems: got {word!r}, needs SYSTEM or SYSTEM:agent.FIELD=VALUE")
+        label = ", ".join(field.removeprefix("agent.") for field in fields)
+        found.append(Variant(f"{system} ({label})" if label else system, system, words))
+    labels = [variant.label for variant in found]
+    if len(set(labels)) < len(labels):
+        raise ConfigError(f"systems: got {text!r}, needs each of them once")
+    return found
+
+
+def study(variant: Variant, name: str, preset: str, eval_episodes: int) -> Study:
+    """Put a variant and an environment together, without compiling anything. Raises ConfigError."""
+    module = agents.load(variant.system)
+    env = envs.make(name, **override_table(envs.options(name), variant.words["env"], "env."))
     config, schedule = module.preset(preset, env.spec)
+    config = override(config, variant.words["agent"], "agent.")
     schedule = dataclasses.replace(schedule, eval_episodes=eval_episodes)
-    loop = training.make_loop(env, module.make(env.spec, config, env=env), schedule)
+    schedule = override(schedule, variant.words["schedule"], "schedule.")
+    try:
+        agent = module.make(env.spec, config, env=env)
+    except ConfigError:
+        raise
+    except ValueError as error:  # such as Spec.box, where a system needs continuous actions
+        raise ConfigError(f"{variant.system} does not fit {name}: {error}") from error
+    return Study(env, training.make_loop(env, agent, schedule), schedule.epochs)
+
+
+def learn(study: Study, seeds: int) -> Curve:
+    """Environment steps [epochs] and mean returns [seeds, epochs], of evaluation episodes if there are any."""
     keys = jax.vmap(jax.random.key)(np.arange(seeds))
-    train = training.over_seeds(training.train(loop, schedule.epochs), seeds)
-    _, metrics = jax.device_get(jax.jit(train, compiler_options=compiling.options(env.spec))(keys))
+    train = training.over_seeds(training.train(study.loop, study.epochs), seeds)
+    _, metrics = jax.device_get(jax.jit(train, compiler_options=compiling.options(study.env.spec))(keys))
     returns = np.where(metrics["episodes"] > 0, metrics["episode_return"], np.nan)
     returns = metrics.get("eval_return", returns)
     return {"env_steps": np.asarray(metrics["env_steps"])[0], "returns": returns}
@@ -79,29 +139,43 @@ def plot(path: Path, title: str, curves: Curves, *, evaluated: int) -> None:
     figure.savefig(path, dpi=150)
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Run, write, plot."""
-    parser: Any = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("systems", help="one, or several with commas between")
+def run(argv: list[str]) -> None:
+    """Run, write, plot. Raises ConfigError before anything is compiled."""
+    parser: Any = Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("systems", help="SYSTEM[:FIELD=VALUE...], or several with commas between")
     parser.add_argument("envs", nargs="+")
-    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--seeds", type=whole_number(1), default=10)
     parser.add_argument("--preset", default="small")
-    parser.add_argument("--eval-episodes", type=int, default=0, help="without exploration; 0 shows training episodes")
+    of_policy = "without exploration; 0 shows training episodes"
+    parser.add_argument("--eval-episodes", type=whole_number(0), default=0, help=of_policy)
     parser.add_argument("--out", type=Path, default=Path("learning_curves"))
     options = parser.parse_args(argv)
     devices.request(options.seeds)
-    systems = options.systems.split(",")
-    curves: Curves = {}
-    for name in options.envs:
-        curves[name] = {
-            system: learn(system, name, options.seeds, options.preset, options.eval_episodes) for system in systems
-        }
+    chosen = variants(options.systems)
+    studies = {
+        name: {variant.label: study(variant, name, options.preset, options.eval_episodes) for variant in chosen}
+        for name in options.envs
+    }
+    curves: Curves = {
+        name: {label: learn(one, options.seeds) for label, one in by_system.items()}
+        for name, by_system in studies.items()
+    }
     options.out.parent.mkdir(parents=True, exist_ok=True)
     write_csv(options.out.with_suffix(".csv"), curves)
-    what = systems[0] if len(systems) == 1 else "systems"
+    what = chosen[0].label if len(chosen) == 1 else "systems"
     title = f"{what} ({options.preset}): median and interquartile range of {options.seeds} seeds"
     plot(options.out.with_suffix(".png"), title, curves, evaluated=options.eval_episodes)
 
 
+def main() -> int:
+    """The exit code: a mistake in the command line is one line on standard error, and 2."""
+    try:
+        run(sys.argv[1:])
+    except ConfigError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    return 0
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -215,7 +215,7 @@ SYSTEMS = {
     ),
     "mbpo": mbpo.Config(
         policy=POLICY,
-        model=ensemble.Config(member=MEMBER, size=3, elites=2, particles=2, propagation="ts1"),
+        model=ensemble.Members(member=MEMBER, size=3, elites=2),
         fit=FIT,
         batch_size=4,
         updates=2,
@@ -228,7 +228,7 @@ SYSTEMS = {
         rollouts=4,
         validate_every=1,
         max_updates=2,
-        model=ensemble.Config(member=MEMBER, size=2, elites=2, particles=2),
+        model=ensemble.Members(member=MEMBER, size=2, elites=2),
         fit=FIT,
         policy=TRUST,
     ),

@@ -121,6 +121,14 @@ def test_a_window_as_long_as_the_store_is_the_store(key):
     np.testing.assert_array_equal(windows.extras["stamp"], np.tile(np.arange(8, 13), (6, 1)))
 
 
+def test_the_newest_windows(key):
+    """Drawn from the last rows written only, across the seam of the ring, and all such windows are drawn."""
+    windows = replays.sample_sequences(key, filled(8, 2, 13), 200, 3, newest=5)
+    first = np.asarray(windows.extras["stamp"][:, 0])
+    assert set(first.tolist()) == {8, 9, 10}
+    np.testing.assert_array_equal(windows.extras["stamp"], first[:, None] + np.arange(3))
+
+
 def test_bad_sizes_are_named(key):
     for capacity in (0, 2, 7):
         with pytest.raises(ValueError, match=f"capacity: got {capacity}, .*num_envs \\(3\\)"):

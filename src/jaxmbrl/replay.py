@@ -133,7 +133,9 @@ def sample(key: Key, replay: Replay, batch_size: int) -> Transition:
     return take(replay, uniform_index(key, (batch_size,), num_transitions(replay)))
 
 
-def sample_sequences(key: Key, replay: Replay, batch_size: int, length: int) -> Transition:
+def sample_sequences(
+    key: Key, replay: Replay, batch_size: int, length: int, *, newest: int | None = None
+) -> Transition:
     """Uniform windows of consecutive steps, oldest step first, leaves [B, T, ...].
 
     A window never spans the write cursor, so its steps are consecutive in real time.
@@ -143,13 +145,15 @@ def sample_sequences(key: Key, replay: Replay, batch_size: int, length: int) -> 
         replay: a store with at least ``length`` rows filled.
         batch_size: number of windows (B).
         length: steps per window (T).
+        newest: rows that windows are drawn from, at least ``length``; all of them by default.
     """
     rows, num_envs, _ = replay.data.shape
     if length > rows:
         raise ConfigError(f"length: got {length} steps a sequence, needs at most the store's rows ({rows})")
+    size = replay.size if newest is None else jnp.minimum(replay.size, newest)
     key_start, key_env = jax.random.split(key)
-    age = uniform_index(key_start, (batch_size, 1), jnp.maximum(replay.size - length + 1, 1))
-    row = (replay.cursor - replay.size + age + jnp.arange(length)) % rows
+    age = uniform_index(key_start, (batch_size, 1), jnp.maximum(size - length + 1, 1))
+    row = (replay.cursor - size + age + jnp.arange(length)) % rows
     env = uniform_index(key_env, (batch_size, 1), num_envs)
     return unpack(replay.data[row, env], replay.layout)
 

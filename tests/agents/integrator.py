@@ -10,11 +10,18 @@ from jaxmbrl.types import Box, Environment, Spec, TimeStep
 LENGTH = 10
 
 
-def make():
-    """Obs x [1] within [-1, 1] at first; x' = x + a / 2 with |a| <= 1; reward -x'^2. Doing nothing gives -10/3."""
+def make(*, late=False):
+    """Obs x [1] within [-1, 1] at first; x' = x + a / 2 with |a| <= 1; reward -x'^2. Doing nothing gives -10/3.
+
+    With ``late`` the reward is -x^2: what an action does is paid for in the next step, beyond a horizon of one.
+    """
     box = Box(np.array([-1.0], np.float32), np.array([1.0], np.float32))
     shape = jax.ShapeDtypeStruct((1,), jnp.float32)
-    spec = Spec("integrator", shape, box, LENGTH, reward=lambda obs, action, next_obs: -jnp.sum(next_obs**2))
+
+    def reward(obs, action, next_obs):
+        return -jnp.sum((obs if late else next_obs) ** 2)
+
+    spec = Spec("integrator", shape, box, LENGTH, reward=reward)
 
     def reset(key):
         obs = jax.random.uniform(key, (1,), minval=-1.0)
@@ -22,6 +29,6 @@ def make():
 
     def step(key, timestep, action):
         obs = timestep.obs + 0.5 * action
-        return timestep._replace(obs=obs, reward=-jnp.sum(obs**2))
+        return timestep._replace(obs=obs, reward=reward(timestep.obs, action, obs))
 
     return wrappers.time_limit(Environment(spec, reset, step), LENGTH)

@@ -33,14 +33,11 @@ def network(size):
     return ensemble.Members(member=MEMBER, size=size, elites=size)
 
 
-CLOUD = ensemble.Config(member=MEMBER, size=2, elites=2, particles=2, propagation="ts1")
-
-
 CONFIGS = {
     "sac": sac.Config(policy=POLICY, **BATCH),
-    "mbpo": mbpo.Config(policy=POLICY, model=CLOUD, fit=FIT, rollouts=200, keep=2, **BATCH),
+    "mbpo": mbpo.Config(policy=POLICY, model=network(2), fit=FIT, rollouts=200, keep=2, **BATCH),
     "me_trpo": me_trpo.Config(
-        horizon=10, rollouts=60, bootstrap=True, max_updates=30, model=CLOUD, fit=FIT, policy=TRUST
+        horizon=10, rollouts=60, bootstrap=True, max_updates=30, model=network(2), fit=FIT, policy=TRUST
     ),
     "mve": mve.Config(policy=POLICY, model=network(1), fit=FIT, horizon=2, **BATCH),
     "steve": steve.Config(policy=POLICY, model=network(2), fit=FIT, horizon=2, **BATCH),
@@ -341,13 +338,15 @@ def test_me_trpos_papers_numbers():
 def test_bad_choices_are_named():
     with pytest.raises(ConfigError, match="rollouts: got 7, needs a multiple of elites"):
         mbpo.Config(rollouts=7)
-    with pytest.raises(ConfigError, match="propagation: got expectation, needs ts1"):
-        mbpo.Config(model=ensemble.Config(propagation="expectation"))
+    with pytest.raises(ConfigError, match=r"model: got .*needs its Config"):
+        mbpo.Config(model=ensemble.Config())
     with pytest.raises(ConfigError, match="last_length: got 1, needs at least first_length"):
         mbpo.Config(first_length=2)
     with pytest.raises(ConfigError, match="elites: got 2, needs 1"):
         mve.Config(model=network(2))
     with pytest.raises(ConfigError, match="policy: got"):
         svg.Config(policy=td3.Config())
+    with pytest.raises(ConfigError, match=r"recent: got 3, needs 0 \(all steps\) or at least horizon \(4\)"):
+        svg.Config(horizon=4, recent=3)
     with pytest.raises(ConfigError, match="policy: got"):
         sac.Config(policy=fitting.Config())

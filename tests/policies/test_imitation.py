@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxmbrl.config import ConfigError
-from jaxmbrl.policies import imitation
+from jaxmbrl.policies import demonstrations, imitation
 from jaxmbrl.types import Box, Spec, Transition
 
 SPEC = Spec(
@@ -30,7 +30,7 @@ def expert(obs):
 
 def examples(key, num):
     obs = jax.random.normal(key, (num, 3)) * jnp.array([1.0, 3.0, 2.0]) + jnp.array([0.0, 0.0, 5.0])
-    return imitation.Pairs(obs, jax.vmap(expert)(obs - jnp.array([0.0, 0.0, 5.0])), jnp.ones(num))
+    return demonstrations.Pairs(obs, jax.vmap(expert)(obs - jnp.array([0.0, 0.0, 5.0])), jnp.ones(num))
 
 
 @functools.cache
@@ -66,7 +66,10 @@ def test_loss_against_numpy(key, family, bound):
 
 
 def test_copies_an_expert(key):
-    """On fresh observations within 2% of the action's variance; the inputs' statistics are the weighted data's."""
+    """On fresh observations within 2% of the action's variance; the inputs' statistics are the weighted data's.
+
+    Planted bug: pairs whose observations and actions do not belong together left 84% and 114%.
+    """
     student, state, fit = fitter(SMALL)
     pairs = examples(key, 800)
     state, metrics = fit(state, key, pairs)
@@ -152,24 +155,27 @@ def test_relabels_in_batches_and_aggregates(key):
     def noisy(key, obs):
         return expert(obs) + jax.random.normal(key, (2,))
 
-    got = imitation.relabel(key, obs, noisy, batch_size=4)
+    got = demonstrations.relabel(key, obs, noisy, batch_size=4)
     wanted = jax.vmap(noisy)(jax.random.split(key, 10), obs)
     np.testing.assert_allclose(got.action, wanted, rtol=1e-5)
-    store = imitation.aggregate(imitation.no_pairs(SPEC, 25), got, 10)
+    store = demonstrations.aggregate(demonstrations.no_pairs(SPEC, 25), got, 10)
     np.testing.assert_array_equal(store.weight, [0] * 10 + [1] * 10 + [0] * 5)
     np.testing.assert_array_equal(store.obs[10:20], obs)
 
 
 def test_dagger_mends_what_cloning_cannot_know(key):
-    """An expert that never leaves a corner teaches nothing of the rest; relabelled visited states do."""
+    """An expert that never leaves a corner teaches nothing of the rest; relabelled visited states do.
+
+    Planted bug: labels of the neighbouring state left an error of 0.49 of 0.64, where 0.06 is allowed.
+    """
     student, state, fit = fitter(SMALL)
     corner = examples(key, 200)
     corner = corner._replace(obs=corner.obs * 0.1, action=jax.vmap(expert)(corner.obs * 0.1))
     visited = 2.0 * jax.random.normal(jax.random.key(5), (200, 3))
-    labelled = imitation.relabel(key, visited, lambda key, obs: expert(obs))
-    store = imitation.aggregate(imitation.no_pairs(SPEC, 400), corner, 0)
+    labelled = demonstrations.relabel(key, visited, lambda key, obs: expert(obs))
+    store = demonstrations.aggregate(demonstrations.no_pairs(SPEC, 400), corner, 0)
     cloned, _ = fit(state, key, store)
-    mended, _ = fit(cloned, key, imitation.aggregate(store, labelled, 200))
+    mended, _ = fit(cloned, key, demonstrations.aggregate(store, labelled, 200))
 
     def error(state):
         action = jax.vmap(student.action, in_axes=(None, 0))(state.params, visited)

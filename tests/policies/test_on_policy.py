@@ -225,7 +225,8 @@ def learn(name, seeds, updates=40):
 def test_learns_linear_quadratic_control(name):
     """Three seeds on true episodes; doing nothing scores -10.
 
-    The threshold lies more than 6 standard errors below the pilot's mean.
+    The threshold lies more than 6 standard errors below the pilot's mean. Planted bugs: advantages of the wrong sign
+    gave -22,000 and -23,000; actions that are not unsquashed gave -320 for ppo, and trpo did not mind.
     """
     returns, metrics = learn(name, 3)
     mean, std = PILOT[name]

@@ -38,9 +38,7 @@ class Config:
     """The paper's settings (App. C), but for what it sets by task: see `preset`."""
 
     policy: Any = option(sac.Config(target_entropy=-0.5), "what learns from transitions", parts=policies.CONFIGS)
-    model: ensemble.Config = option(
-        ensemble.Config(size=7, elites=5, particles=5, propagation="ts1"), "what is learned of the world"
-    )
+    model: ensemble.Members = option(ensemble.Members(size=7, elites=5), "what is learned of the world")
     fit: fitting.Config = option(
         fitting.Config(batch_size=256, passes=100, holdout_every=5, validation_size=5000, patience=5),
         "how the model learns",
@@ -56,11 +54,9 @@ class Config:
     grow_to: int = option(400, "fits after which rollouts have their last length", low=0)
 
     def check(self) -> None:
-        """Rollouts are dealt to the elites, which a random one each step needs, and they do not shrink."""
+        """Rollouts are dealt to the elites in equal shares, and they do not shrink."""
         if self.rollouts % self.model.elites:
             raise ConfigError(f"rollouts: got {self.rollouts}, needs a multiple of elites ({self.model.elites})")
-        if self.model.propagation not in ("ts1", "tsinf"):
-            raise ConfigError(f"model.propagation: got {self.model.propagation}, needs ts1 or tsinf")
         if self.last_length < self.first_length:
             needs = f"at least first_length ({self.first_length})"
             raise ConfigError(f"last_length: got {self.last_length}, needs {needs}")
@@ -98,7 +94,7 @@ def make(spec: Spec, config: Config | None = None, *, env: Environment | None = 
     """Bind MBPO to an environment. Raises ConfigError as `one_step.make` does."""
     del env
     config = config or Config()
-    model = ensemble.make(spec, config.model)
+    model = ensemble.members(spec, config.model, propagation="ts1")  # a random elite each step
     learner = policies.make_actor_critic(spec, config.policy)
     parts = _Parts(spec, config, learner, model, fitting.make(model, config.fit))
     return Agent(
@@ -195,13 +191,7 @@ def _small(spec: Spec) -> Preset:
     """Sized for two cores: small networks, a fit every 50 steps, rollouts of one step, faster targets."""
     agent = Config(
         policy=dataclasses.replace(SMALL_POLICY, target_rate=0.02),
-        model=ensemble.Config(
-            member=one_step.complete(one_step.Config(hidden=(64, 64)), spec),
-            size=4,
-            elites=4,
-            particles=4,
-            propagation="ts1",
-        ),
+        model=ensemble.Members(member=one_step.complete(one_step.Config(hidden=(64, 64)), spec), size=4, elites=4),
         fit=fitting.Config(learning_rate=3e-3, batch_size=64, passes=30),
         batch_size=128,
         updates=20,
@@ -233,15 +223,10 @@ def _paper(spec: Spec) -> Preset:
     """The paper's own where it has the task, and half-cheetah's for any other."""
     epochs, updates, length, grow, keep, every, entropy, width = _PAPER.get(spec.name, _PAPER["brax/halfcheetah"])
     fits = 1000 // every
+    member = one_step.Config(hidden=(width,) * 4, weight_decay=WEIGHT_DECAY)
     agent = Config(
         policy=sac.Config(target_entropy=entropy),
-        model=ensemble.Config(
-            member=one_step.complete(one_step.Config(hidden=(width,) * 4, weight_decay=WEIGHT_DECAY), spec),
-            size=7,
-            elites=5,
-            particles=5,
-            propagation="ts1",
-        ),
+        model=ensemble.Members(member=one_step.complete(member, spec), size=7, elites=5),
         updates=updates,
         keep=keep * fits,
         first_length=length[0],

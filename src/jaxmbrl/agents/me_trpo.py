@@ -12,7 +12,6 @@ bounds of the actions; the baseline is a network rather than a linear function o
 policy's parameters, its own noise explores.
 """
 
-import dataclasses
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -31,10 +30,10 @@ from jaxmbrl.schedule import Schedule
 from jaxmbrl.types import Agent, Array, Environment, Key, Learner, Metrics, PyTree, Spec, TimeStep, Transition
 
 
-def _ensemble(hidden: tuple[int, ...], spec: Spec | None = None) -> ensemble.Config:
-    """Five least-squares networks. What a belief is, follows from the rollouts."""
+def _ensemble(hidden: tuple[int, ...], spec: Spec | None = None) -> ensemble.Members:
+    """Five least-squares networks."""
     member = one_step.Config(hidden=hidden, activation="relu", family="deterministic")
-    return ensemble.Config(member=one_step.complete(member, spec) if spec else member, particles=5, propagation="ts1")
+    return ensemble.Members(member=one_step.complete(member, spec) if spec else member)
 
 
 @configurable
@@ -47,7 +46,7 @@ class Config:
     validate_every: int = option(5, "updates of the policy between two looks at the members", low=1)
     max_updates: int = option(100, "most updates of the policy an epoch", low=1)
     min_improved: float = option(0.7, "share of the members in which the policy has to improve", low=0.0, high=1.0)
-    model: ensemble.Config = option(_ensemble((1024, 1024)), "what is imagined with")
+    model: ensemble.Members = option(_ensemble((1024, 1024)), "what is imagined with")
     fit: fitting.Config = option(
         fitting.Config(batch_size=1000, passes=2000, bootstrap=False, holdout_every=3, patience=25),
         "how the model learns",
@@ -99,15 +98,9 @@ def make(spec: Spec, config: Config | None = None, *, env: Environment | None = 
     """
     del env
     config = config or Config()
-    model = dataclasses.replace(config.model, particles=config.rollouts)
-    parts = _Parts(
-        spec,
-        config,
-        train := ensemble.make(spec, dataclasses.replace(model, propagation="ts1")),
-        ensemble.make(spec, dataclasses.replace(model, propagation="tsinf")),
-        fitting.make(train, config.fit),
-        trpo.make(spec, config.policy),
-    )
+    train = ensemble.members(spec, config.model, propagation="ts1")
+    judge = ensemble.members(spec, config.model, propagation="tsinf")
+    parts = _Parts(spec, config, train, judge, fitting.make(train, config.fit), trpo.make(spec, config.policy))
     return Agent(
         init=partial(_init, parts),
         memory=lambda agent_state, key: (),

@@ -23,7 +23,8 @@ from jaxmbrl.models.fitting import Fitter, State
 from jaxmbrl.planners import receding
 from jaxmbrl.planners.candidates import supported
 from jaxmbrl.policies import imitation
-from jaxmbrl.policies.imitation import Pairs, Student
+from jaxmbrl.policies.demonstrations import Pairs
+from jaxmbrl.policies.imitation import Student
 from jaxmbrl.replay import Replay
 from jaxmbrl.types import Agent, Array, Box, Environment, Key, Metrics, Planner, PyTree, Spec, TimeStep, WorldModel
 from jaxmbrl.values import state_value

@@ -31,8 +31,9 @@ from jaxmbrl.agents.presets import Preset, choose
 from jaxmbrl.config import ConfigError, configurable, option
 from jaxmbrl.models import simulator
 from jaxmbrl.models.networks import MLP
-from jaxmbrl.policies import gaussian, imitation, on_policy, trpo
-from jaxmbrl.policies.imitation import Pairs, Student
+from jaxmbrl.policies import demonstrations, gaussian, imitation, on_policy, trpo
+from jaxmbrl.policies.demonstrations import Pairs
+from jaxmbrl.policies.imitation import Student
 from jaxmbrl.replay import Replay
 from jaxmbrl.schedule import Schedule
 from jaxmbrl.types import Agent, Array, Environment, Key, Learner, Metrics, PyTree, Spec, TimeStep, Transition
@@ -160,7 +161,7 @@ def _init(system: _System, key: Key) -> State:
     key_expert, key_policy = jax.random.split(key)
     config, policy = system.config, system.learner.init(key_policy)
     cloning = imitation.optimiser(config.cloning).init((policy.policy, policy.scale))
-    labels = imitation.no_pairs(system.spec, config.demonstrations + config.dagger_rounds * config.round_steps)
+    labels = demonstrations.no_pairs(system.spec, config.demonstrations + config.dagger_rounds * config.round_steps)
     return State(system.expert.init(key_expert), policy, cloning, labels, jnp.zeros((), jnp.int32))
 
 
@@ -227,13 +228,13 @@ def _dagger(system: _System, replay: Replay, agent_state: State, key: Key) -> tu
 
     memory = system.expert.memory(agent_state.expert, key_memory)
     met = _flat(_latest(replay, config.round_steps)).obs
-    fresh = imitation.relabel(key_label, met, expert, batch_size=config.label_batch)
+    fresh = demonstrations.relabel(key_label, met, expert, batch_size=config.label_batch)
     done = agent_state.fits - config.plan_fits - 1
     return _imitate(system, agent_state, key_fit, fresh, config.demonstrations + done * config.round_steps)
 
 
 def _imitate(system: _System, agent_state: State, key: Key, fresh: Pairs, slot: Array) -> tuple[State, Metrics]:
-    labels, policy = imitation.aggregate(agent_state.labels, fresh, slot), agent_state.policy
+    labels, policy = demonstrations.aggregate(agent_state.labels, fresh, slot), agent_state.policy
     start = imitation.State((policy.policy, policy.scale), agent_state.cloning)
     end, metrics = imitation.fit(system.student, system.config.cloning, start, key, labels)
     policy = policy._replace(policy=end.params[0], scale=end.params[1])

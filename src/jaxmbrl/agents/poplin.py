@@ -35,7 +35,8 @@ from jaxmbrl.planners import cem, receding
 from jaxmbrl.planners.candidates import supported
 from jaxmbrl.planners.receding import Steering
 from jaxmbrl.policies import imitation
-from jaxmbrl.policies.imitation import Pairs, Student
+from jaxmbrl.policies.demonstrations import Pairs
+from jaxmbrl.policies.imitation import Student
 from jaxmbrl.replay import Replay
 from jaxmbrl.types import Agent, Array, Environment, Key, Metrics, Planner, PyTree, Spec, TimeStep, WorldModel
 

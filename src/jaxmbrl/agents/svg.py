@@ -9,13 +9,16 @@ r"""SVG(1) and SVG(inf): stochastic value gradients along real trajectories (Hee
 
 by the gradient through policy, model and reward. SVG(1) is T = 1 with a value (Alg. 2): the gradient of V is taken at
 real next states, and w is the importance weight of the action. SVG(inf) has long windows and no value (Alg. 1), and
-w = 1.
+w = 1: it is on-policy. Noise is inferred for the present policy, so that along an old window it makes up for whatever
+the policy has learned since; the gradient there never fades, and pushes the policy into the bounds of its actions.
+Hence ``recent``, and a schedule that acts between updates: the preset ``small_inf``.
 
 Differs from the paper: V is read off SAC's critics, which need no importance weights, and the entropy's bonus keeps the
-policy random; SVG(inf) learns from replayed windows too, up to the end of an episode or of the window; importance
-weights are at most 1; known rewards and terminations are used rather than learned.
+policy random; SVG(inf) learns from windows of the newest steps rather than from whole episodes; importance weights are
+at most 1; known rewards and terminations are used rather than learned.
 """
 
+import dataclasses
 from functools import partial
 from typing import Any
 
@@ -27,7 +30,7 @@ from jaxmbrl.agents import expansion, off_policy
 from jaxmbrl.agents.expansion import Parts, State
 from jaxmbrl.agents.mve import SMALL, SMALL_SCHEDULE
 from jaxmbrl.agents.presets import Preset, choose
-from jaxmbrl.config import configurable, option
+from jaxmbrl.config import ConfigError, configurable, option
 from jaxmbrl.models import ensemble, fitting, one_step
 from jaxmbrl.policies import sac
 from jaxmbrl.policies.actor_critic import PolicyLoss, one_step_examples
@@ -48,6 +51,7 @@ class Config:
 
     horizon: int = option(1, "steps of a window (T)", low=1)
     bootstrap: bool = option(True, "a value of the last state: true for SVG(1), false for SVG(inf)")
+    recent: int = option(0, "steps of each environment that windows are of, the newest; 0 takes all", low=0)
     max_weight: float = option(1.0, "bound on the importance weight, for windows of one step", above=0.0)
     policy: Any = option(
         sac.Config(hidden=(100, 100)), "what learns from transitions; noise is its own", parts={"sac": sac.Config}
@@ -56,6 +60,11 @@ class Config:
     fit: fitting.Config = option(fitting.Config(batch_size=128, passes=20, bootstrap=False), "how the model learns")
     batch_size: int = option(128, "windows of a gradient step (B)", low=1)
     updates: int = option(1, "gradient steps after each interaction", low=1)
+
+    def check(self) -> None:
+        """A window fits into what is recent."""
+        if 0 < self.recent < self.horizon:
+            raise ConfigError(f"recent: got {self.recent}, needs 0 (all steps) or at least horizon ({self.horizon})")
 
 
 def make(spec: Spec, config: Config | None = None, *, env: Environment | None = None) -> Agent:
@@ -87,7 +96,8 @@ def _improve(parts: Parts, config: Config, state: State, key: Key, replay: Repla
         return parts.learner.learn(policy, key_learn, first.obs, examples, objective=objective)
 
     def draw(key_real: Key, key_other: Key) -> Transition:
-        return replays.sample_sequences(key_real, replay, config.batch_size, config.horizon)
+        newest = config.recent or None
+        return replays.sample_sequences(key_real, replay, config.batch_size, config.horizon, newest=newest)
 
     policy, metrics = off_policy.improve(update, draw, config.updates, state.policy, key)
     return state._replace(policy=policy), metrics
@@ -170,13 +180,21 @@ def trajectory_value(
 
 
 def preset(name: str, spec: Spec) -> Preset:
-    """``small``: minutes on a laptop's CPU. ``paper``: the paper's sizes, for accelerators. Raises ConfigError."""
-    return choose(name, spec, {"small": _small, "paper": _paper})
+    """``small``, ``paper``: SVG(1); ``small_inf``: SVG(inf). Raises ConfigError."""
+    return choose(name, spec, {"small": _small, "small_inf": _small_inf, "paper": _paper})
 
 
 def _small(spec: Spec) -> Preset:
     agent = Config(model=_one_network((64, 64), spec), **SMALL)
     return Preset(agent, SMALL_SCHEDULE)
+
+
+def _small_inf(spec: Spec) -> Preset:
+    """A few gradient steps along the newest two windows' worth of steps, then as many new steps as a window has."""
+    window = 20
+    agent, schedule = _small(spec)
+    agent = dataclasses.replace(agent, horizon=window, bootstrap=False, recent=2 * window, updates=5)
+    return Preset(agent, dataclasses.replace(schedule, epochs=50, interact=window))
 
 
 def _paper(spec: Spec) -> Preset:

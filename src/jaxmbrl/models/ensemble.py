@@ -184,7 +184,7 @@ Step = Callable[[OneStepModel, one_step.Params, Key, Array, Array, bool], tuple[
 
 @configurable
 class Members:
-    """A bootstrapped ensemble whose members are asked each for itself: nothing travels through it."""
+    """A bootstrapped ensemble; how anything travels through it is for its system to say."""
 
     member: one_step.Config = option(one_step.Config(), "each member")
     size: int = option(5, "number of members (E)", low=1)
@@ -228,10 +228,10 @@ def make(spec: Spec, config: Config | None = None) -> Ensemble:
     )
 
 
-def members(spec: Spec, config: Members) -> Ensemble:
-    """The same of `Members`; as a world model it is TS-infinity with a particle for each elite."""
+def members(spec: Spec, config: Members, *, propagation: str = "tsinf") -> Ensemble:
+    """The same of `Members`; a belief that starts as a world model's does has a particle for each elite."""
     base = one_step.make(spec, config.member)
-    return transform(base, size=config.size, elites=config.elites, particles=config.elites)
+    return transform(base, size=config.size, elites=config.elites, particles=config.elites, propagation=propagation)
 
 
 def transform(

@@ -1,8 +1,7 @@
-"""Imitation: a policy is fitted to (observation, action) pairs, and DAgger asks an expert for such pairs.
+"""Imitation: a policy is fitted to what an expert did, its (observation, action) pairs (see `demonstrations`).
 
     student = imitation.student(spec, config)                     what is fitted
     state, metrics = imitation.fit(student, config, state, key, pairs)
-    pairs = imitation.relabel(key, obs, expert)                   what an expert, such as a planner, does there
 
 Behaviour cloning is `fit` on an expert's own pairs; DAgger (Ross et al. 2011, arXiv:1011.0686, Alg. 3.1) is `fit` on an
 aggregate of the states that the student visited, with the expert's actions there.
@@ -20,6 +19,7 @@ import optax
 from jaxmbrl.config import ConfigError, configurable, option
 from jaxmbrl.models.networks import ACTIVATIONS, MLP
 from jaxmbrl.models.one_step import MIN_STD, encode
+from jaxmbrl.policies.demonstrations import Pairs
 from jaxmbrl.types import Array, Key, Learner, Metrics, PyTree, Spec, Transition
 
 FAMILIES = ("deterministic", "gaussian")
@@ -47,20 +47,6 @@ class Config:
             raise ConfigError("holdout_every: got 1, needs 0 (none) or at least 2: with 1, nothing is left to fit")
         if self.patience and not self.holdout_every:
             raise ConfigError(f"patience: got {self.patience}, needs holdout_every: it waits for the held-out loss")
-
-
-class Pairs(NamedTuple):
-    """What an expert did.
-
-    Attributes:
-        obs: [D, O].
-        action: [D, A].
-        weight: [D], 0 for a slot that holds nothing to imitate.
-    """
-
-    obs: Array
-    action: Array
-    weight: Array
 
 
 class Params(NamedTuple):
@@ -276,30 +262,3 @@ def _mean_loss(student: Student, params: PyTree, *, pairs: Pairs) -> Array:
     """Weighted mean loss [] over all pairs; 0 where no pair has weight."""
     losses = jax.vmap(student.loss, in_axes=(None, 0, 0))(params, pairs.obs, pairs.action)
     return jnp.sum(losses * pairs.weight) / jnp.maximum(jnp.sum(pairs.weight), 1.0)
-
-
-def relabel(key: Key, obs: Array, expert: Callable[[Key, Array], Array], *, batch_size: int = 64) -> Pairs:
-    """Ask an expert what to do at given observations: the half of DAgger that is not fitting.
-
-    Args:
-        key: consumed.
-        obs: [D, O].
-        expert: ``(key, obs [O]) -> action [A]``; a planner is one.
-        batch_size: observations that are labelled at once, which bounds the memory that a planner takes.
-
-    Returns:
-        D pairs of weight 1.
-    """
-    keys = jax.random.split(key, len(obs))
-    action = jax.lax.map(lambda one: expert(*one), (keys, obs), batch_size=batch_size)
-    return Pairs(obs, action, jnp.ones(len(obs)))
-
-
-def aggregate(pairs: Pairs, fresh: Pairs, index: Array) -> Pairs:
-    """Write ``fresh`` pairs [F, ...] into a store of them from slot ``index`` on (DAgger's growing data set)."""
-    return jax.tree.map(partial(jax.lax.dynamic_update_slice_in_dim, start_index=index, axis=0), pairs, fresh)
-
-
-def no_pairs(spec: Spec, capacity: int) -> Pairs:
-    """An empty store of ``capacity`` pairs."""
-    return Pairs(jnp.zeros((capacity, spec.obs_size)), jnp.zeros((capacity, spec.box.size)), jnp.zeros(capacity))

@@ -1,0 +1,59 @@
+"""Experiments: systems beside variants of themselves, and mistakes in one line before anything compiles."""
+
+import csv
+import sys
+from pathlib import Path
+
+import pytest
+import tiny_system
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def learning_curves(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT))
+    tiny_system.install(monkeypatch)
+    from experiments import learning_curves
+
+    return learning_curves
+
+
+def test_variants_run_beside_their_system(learning_curves, tmp_path):
+    """Each has its own fields, its own curve and its own label."""
+    systems = "tiny,tiny:agent.rate=0.5:schedule.epochs=2"
+    argv = [systems, "pendulum", "--seeds", "2", "--eval-episodes", "1", "--out", str(tmp_path / "curves")]
+    learning_curves.run(argv)
+    rows = list(csv.DictReader((tmp_path / "curves.csv").open()))
+    labels = [row["system"] for row in rows]
+    assert [labels.count(label) for label in ("tiny", "tiny (rate=0.5, schedule.epochs=2)")] == [2 * 4, 2 * 2]
+    assert (tmp_path / "curves.png").stat().st_size > 1000
+
+
+def test_a_comma_within_parentheses_belongs_to_a_value(learning_curves):
+    first, second = learning_curves.variants("sac:agent.policy.hidden=(8,8):agent.updates=2,mve")
+    assert first.words["agent"] == {"policy.hidden": "(8,8)", "updates": "2"}
+    assert (first.system, second.system, second.label) == ("sac", "mve", "mve")
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["tny", "pendulum"], "system: got 'tny', needs one of"),
+        (["tiny", "pendlum"], "env: got 'pendlum', needs the name of an environment"),
+        (["tiny:rate=1", "pendulum"], "systems: got 'tiny:rate=1', needs SYSTEM or SYSTEM:agent.FIELD=VALUE"),
+        (["tiny:agent.rate", "pendulum"], "got no value"),
+        (["tiny:agent.size=0", "pendulum"], "agent.size: got 0, needs at least 1"),
+        (["tiny:agent.sice=2", "pendulum"], "agent.sice: no such field; did you mean size"),
+        (["tiny:env.masss=2", "pendulum"], "env.masss: no such option"),
+        (["tiny,tiny", "pendulum"], "needs each of them once"),
+        (["sac", "pixels/pendulum"], "sac does not fit pixels/pendulum"),
+        (["tiny", "pendulum", "--preset", "paper"], "preset: got 'paper', needs one of small"),
+        (["tiny", "pendulum", "--seeds", "0"], "needs a whole number, at least 1"),
+    ],
+)
+def test_mistakes_are_one_line(learning_curves, monkeypatch, capsys, argv, message):
+    monkeypatch.setattr(sys, "argv", ["learning_curves.py", *argv])
+    assert learning_curves.main() == 2
+    told = capsys.readouterr().err
+    assert message in told and told.count("\n") == 1
