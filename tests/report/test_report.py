@@ -160,13 +160,6 @@ def test_a_page_refers_to_nothing_outside_and_escapes_names():
     assert not re.search(r"#0102[0-9a-f]{2}", text)  # placeholders of colours
 
 
-def test_configurations_of_a_sweep_have_curves_of_their_own():
-    one = made_up_story()
-    rows = [{**row, "configuration": row["seed"]} for row in one.rows]
-    text = page.render([one._replace(rows=rows)])
-    assert "configuration 0 (1 seed)" in text and "configuration 1 (1 seed)" in text
-
-
 @browser.needs_browser
 def test_a_page_in_a_browser(tmp_path):
     """Two runs, one with everything, and pictures of an episode."""
@@ -202,6 +195,8 @@ def test_a_report_of_a_run_through_the_command(tmp_path, capfd):
         (["report", "missing", "--seeds", "0"], "--seeds: got '0'"),
         (["report", "missing", "--agent.horizon", "3"], "--agent.horizon: got it for 'report'"),
         (["report", "good", "missing"], "run: got missing"),
+        (["evaluate", "sweep"], "run: got sweep, which holds a sweep, needs a run directory"),
+        (["report", "sweep"], "sweep: damaged (KeyError"),
         (["report", "good", "-o", "."], "output: got ., which is a directory"),
         (["report", "good", "-o", "nowhere/page.html"], "whose directory does not exist"),
     ],
@@ -209,6 +204,8 @@ def test_a_report_of_a_run_through_the_command(tmp_path, capfd):
 )
 def test_a_mistake_is_one_line_and_code_2(words, expected, capfd):
     manifest.create(Path("good"), made_up_story().run)
+    Path("sweep").mkdir()
+    Path("sweep/sweep.json").write_text("{}")
     capfd.readouterr()
     assert cli.main(words) == 2
     out, err = capfd.readouterr()

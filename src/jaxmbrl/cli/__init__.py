@@ -126,8 +126,10 @@ def parsers() -> tuple[Parser, Parser]:
     evaluate.add_argument("--episodes", type=whole_number(1), default=20, help="for each seed (default: 20)")
     evaluate.add_argument("--seed", type=whole_number(0), default=0, help="of the evaluation (default: 0)")
 
-    report = commands.add_parser("report", help="write a page on runs, and on what their models are worth", **_STYLE)
-    report.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run directories")
+    report = commands.add_parser(
+        "report", help="write a page on runs and sweeps, and on what models are worth", **_STYLE
+    )
+    report.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="directories of runs and sweeps")
     page = "the page (default: report.html)"
     report.add_argument("-o", "--output", type=Path, default=Path("report.html"), metavar="FILE", help=page)
     fresh = "fresh ones for each examined seed; 0 to show what was logged only (default: 5)"

@@ -6,14 +6,15 @@ texts stay text, in the page's own font.
 
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import cycle
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from jaxmbrl.diagnostics import calibration
 from jaxmbrl.diagnostics.mismatch import Regret
@@ -26,6 +27,10 @@ SERIES = tuple(f"#0102{16 + number:02x}" for number in range(8))
 VARIABLES = {INK: "ink", MUTED: "muted", GRID: "grid", **{color: f"series-{i}" for i, color in enumerate(SERIES)}}
 NAMED = re.compile(r' id="(?!DejaVu)[a-zA-Z]+[0-9]*_[0-9]+"')  # of groups, which nothing refers to
 RESAMPLES = 2000  # of a bootstrap interval
+LINE = 0.17  # inches, of a legend
+FEW = 8  # values of a field that are told one by one; of more the configurations alone are shown
+MAGNITUDE = 10.0  # from the smallest value to the largest, from which on they stand on a logarithmic axis
+TICK = 12  # characters of a value on an axis
 STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "jaxmbrl",
@@ -51,19 +56,76 @@ STYLE: Any = {
 }
 
 
-def learning_curves(curves: Mapping[str, Curve], label: str = "return") -> str:
-    """Means over seeds with 95% bootstrap intervals, a line for each name."""
+class Effect(NamedTuple):
+    """Scores by the V values of one field of a sweep.
+
+    Attributes:
+        values: as texts.
+        configurations: for each value the interquartile means of its configurations, [C_v] each; -inf or nan for none.
+        middle: interquartile mean of all runs with that value, [V].
+        low: lower end of its 95% interval, [V].
+        high: upper end, [V].
+        diverged: runs that did, for each value.
+    """
+
+    values: tuple[str, ...]
+    configurations: tuple[np.ndarray, ...]
+    middle: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    diverged: tuple[int, ...]
+
+
+def learning_curves(curves: Mapping[str, Curve], label: str = "return", others: Sequence[Curve] = ()) -> str:
+    """Means over seeds with 95% bootstrap intervals, a line for each name; ``others`` are thin and grey."""
     with mpl.rc_context(STYLE):
         figure, axes = _axes("environment steps", label)
+        figure.set_figheight(SIZE[1] + LINE * max(len(curves) - 2, 0))
+        for curve in others:
+            _, mean, _ = mean_interval(curve.values)
+            axes.plot(curve.env_steps, mean, color=MUTED, linewidth=0.7, alpha=0.6)
         for color, (name, curve) in zip(cycle(SERIES), curves.items(), strict=False):
-            seeds = len(curve.values)
             low, mean, high = mean_interval(curve.values)
             axes.fill_between(curve.env_steps, low, high, color=color, alpha=0.18, linewidth=0)
-            text = f"{name} ({seeds} seed{'s' if seeds > 1 else ''})"
             known = np.isfinite(mean)
-            axes.plot(curve.env_steps[known], mean[known], color=color, linewidth=1.8, label=text)
+            axes.plot(curve.env_steps[known], mean[known], color=color, linewidth=1.8, label=name)
         _legend(figure, axes)
         return _svg(figure)
+
+
+def effect(found: Effect, name: str, label: str) -> str:
+    """Scores over the values of a field: all configurations, and what those that share a value have in common."""
+    place, numeric = _places(found.values)
+    with mpl.rc_context(STYLE):
+        figure, axes = _axes(name.replace("_", " "), label)
+        if numeric and place.min() > 0 and place.max() >= MAGNITUDE * place.min():
+            axes.set_xscale("log")
+        for x, scores in zip(place, found.configurations, strict=True):
+            shown = scores[np.isfinite(scores)]
+            axes.plot(np.full(len(shown), x), shown, "o", color=SERIES[0], markersize=3, alpha=0.5)
+        if len(place) <= FEW:
+            known, order = np.isfinite(found.middle), np.argsort(place)
+            axes.vlines(place[known], found.low[known], found.high[known], color=SERIES[0], linewidth=1.4)
+            shown = [index for index in order if known[index]]
+            axes.plot(place[shown], found.middle[shown], "o-" if numeric else "o", color=SERIES[0], linewidth=1.4)
+            axes.set_xticks(place, [_clipped(text) for text in found.values])
+            axes.xaxis.set_minor_locator(NullLocator())
+        broken = place[np.array(found.diverged) > 0]
+        axes.plot(broken, np.full(len(broken), 0.03), "x", color=SERIES[1], transform=axes.get_xaxis_transform())
+        return _svg(figure)
+
+
+def _places(values: Sequence[str]) -> tuple[np.ndarray, bool]:
+    """Where values stand on an axis, and whether as the numbers that they are."""
+    try:
+        numbers = np.array([float(text) for text in values])
+    except ValueError:
+        return np.arange(len(values), dtype=float), False
+    return (numbers, True) if np.isfinite(numbers).all() else (np.arange(len(values), dtype=float), False)
+
+
+def _clipped(text: str) -> str:
+    return text if len(text) <= TICK else f"{text[: TICK - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
 def mean_interval(values: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -54,6 +54,11 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[Any]], *, escaped: bool 
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
+def details(title: str, content: str) -> str:
+    """What is shown when its title is opened."""
+    return f"<details><summary>{html.escape(title)}</summary>{content}</details>"
+
+
 def number(value: float) -> str:
     """Three digits, or a dash for what was not measured."""
     return f"{value:.3g}" if math.isfinite(value) else UNKNOWN

@@ -2,8 +2,7 @@
 
 import html
 import importlib.resources
-import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,18 +12,22 @@ import numpy as np
 from jaxmbrl import __version__
 from jaxmbrl.config import ConfigError, describe
 from jaxmbrl.diagnostics import mismatch
-from jaxmbrl.report import chapters, figures, story
-from jaxmbrl.report.markup import figure, number, picture, table
+from jaxmbrl.report import chapters, figures, story, sweeps
+from jaxmbrl.report.markup import details, figure, number, picture, table
 from jaxmbrl.report.story import Curve, Story
+from jaxmbrl.report.sweeps import SweepStory
+from jaxmbrl.training.manifest import Run
+from jaxmbrl.training.sweep import archive
 
 
 def write(directories: Sequence[Path], output: Path, *, episodes: int = 5, seeds: int = 2, seed: int = 0) -> Path:
-    """Write a report on some runs.
+    """Write a report on some runs and sweeps.
 
     Args:
-        directories: of the runs; at least one.
+        directories: of the runs and sweeps; at least one.
         output: the file to write; an older one is replaced.
         episodes: fresh ones from the latest checkpoint, for each seed that is examined; 0 shows what was logged only.
+            A sweep keeps no checkpoints: of it, what was logged is all there is.
         seeds: of each run that are examined, the first ones.
         seed: of the episodes.
 
@@ -32,29 +35,40 @@ def write(directories: Sequence[Path], output: Path, *, episodes: int = 5, seeds
         ``output``.
 
     Raises:
-        ConfigError: a directory holds no run, or ``output`` cannot be written; nothing was computed.
+        ConfigError: a directory holds neither a run nor a sweep, or ``output`` cannot be written; nothing was computed.
     """
-    stories = [story.read(directory) for directory in directories]
+    stories = [sweeps.read(place) if archive.holds_sweep(place) else story.read(place) for place in directories]
     _check_writable(output)
-    told = [story.examined(one, episodes, seeds, seed) for one in stories]
+    told = [story.examined(one, episodes, seeds, seed) if isinstance(one, Story) else one for one in stories]
     output.write_text(render(told), encoding="utf-8")
     return output
 
 
-def render(stories: Sequence[Story]) -> str:
+def render(stories: Sequence[Story | SweepStory]) -> str:
     """The page's text."""
     labels = _labels(stories)
+    told = [(one, label, place) for place, (one, label) in enumerate(zip(stories, labels, strict=True))]
     parts = [
         f"<header><h1>{html.escape(_title(stories))}</h1>",
         f'<p class="quiet">jaxmbrl {__version__}, written {datetime.now():%Y-%m-%d %H:%M}</p>',
         _contents(labels) if len(stories) > 1 else "",
         "</header><main>",
-        _overview(stories, labels),
-        *(_chapter(one, label, place) for place, (one, label) in enumerate(zip(stories, labels, strict=True))),
+        _overview([(_link(place, label), label, one) for one, label, place in told if isinstance(one, Story)]),
+        sweeps.overview([(_link(place, label), one) for one, label, place in told if isinstance(one, SweepStory)]),
+        *(_chapter(*each) for each in told),
         "</main>",
     ]
     shell = importlib.resources.files("jaxmbrl.report").joinpath("page.html").read_text(encoding="utf-8")
     return shell.replace("{{title}}", html.escape(_title(stories))).replace("{{content}}", "\n".join(parts))
+
+
+def _run_of(one: Story | SweepStory) -> Run:
+    """Of a sweep, what its runs have in common."""
+    return one.run if isinstance(one, Story) else one.sweep.base
+
+
+def _link(place: int, label: str) -> str:
+    return f'<a href="#run-{place}">{html.escape(label)}</a>'
 
 
 def _check_writable(output: Path) -> None:
@@ -69,16 +83,18 @@ def _check_writable(output: Path) -> None:
         raise ConfigError(f"output: got {output}, which cannot be written ({error.strerror})") from error
 
 
-def _title(stories: Sequence[Story]) -> str:
-    systems, tasks = (
-        [*dict.fromkeys(names)] for names in zip(*((s.run.system, s.run.env) for s in stories), strict=True)
-    )
+def _title(stories: Sequence[Story | SweepStory]) -> str:
+    runs = [_run_of(one) for one in stories]
+    systems, tasks = (list(dict.fromkeys(names)) for names in zip(*((r.system, r.env) for r in runs), strict=True))
     return f"{', '.join(systems)} on {', '.join(tasks)}"
 
 
-def _labels(stories: Sequence[Story]) -> list[str]:
-    """System and environment, with the directory where several runs have both in common."""
-    short = [f"{one.run.system}, {one.run.env}" for one in stories]
+def _labels(stories: Sequence[Story | SweepStory]) -> list[str]:
+    """System and environment, with the directory where several have both in common."""
+    short = []
+    for one in stories:
+        run = _run_of(one)
+        short.append(f"{'' if isinstance(one, Story) else 'sweep of '}{run.system}, {run.env}")
     return [
         f"{name} ({one.directory.name})" if short.count(name) > 1 else name
         for name, one in zip(short, stories, strict=True)
@@ -86,27 +102,25 @@ def _labels(stories: Sequence[Story]) -> list[str]:
 
 
 def _contents(labels: Sequence[str]) -> str:
-    links = (f'<li><a href="#run-{place}">{html.escape(label)}</a></li>' for place, label in enumerate(labels))
+    links = (f"<li>{_link(place, label)}</li>" for place, label in enumerate(labels))
     return f'<nav aria-label="runs"><ul>{"".join(links)}</ul></nav>'
 
 
-def _overview(stories: Sequence[Story], labels: Sequence[str]) -> str:
-    """Learning curves by environment, and a table of the runs."""
+def _overview(stories: Sequence[tuple[str, str, Story]]) -> str:
+    """Learning curves by environment, and a table of the runs, each given with its link and its label."""
+    if not stories:
+        return ""
     rows = []
-    for place, (one, label) in enumerate(zip(stories, labels, strict=True)):
-        pace = chapters.pace(one)
-        last = chapters.last_return(one)
+    for link, _, one in stories:
         epochs = max((row["epoch"] for row in one.rows), default=0)
-        link = f'<a href="#run-{place}">{html.escape(label)}</a>'
         steps = max((row["env_steps"] for row in one.rows), default=0)
+        speed = chapters.pace(one), chapters.compile_seconds(one)
         state = f"{epochs} of {one.run.schedule.epochs}"
-        rows.append(
-            [link, one.run.preset, one.run.seeds, state, f"{steps:,}", last, pace, chapters.compile_seconds(one)]
-        )
+        rows.append([link, one.run.preset, one.run.seeds, state, f"{steps:,}", chapters.last_return(one), *speed])
     heads = ("run", "preset", "seeds", "epochs", "steps", "last return", "steps/s", "compile, s")
     curves = [
-        figure(f"Learning curves: {task}", figures.learning_curves(dict(found)), _CURVES)
-        for task, found in _curves_by_task(stories, labels)
+        figure(f"Learning curves: {task}", figures.learning_curves(found), _CURVES)
+        for task, found in _curves_by_task(stories).items()
     ]
     return f'<div class="figures">{"".join(curves)}</div>{table(heads, rows, escaped=True)}'
 
@@ -115,29 +129,22 @@ _CURVES = """Means over seeds, with 95% bootstrap intervals: of evaluation episo
 the training episodes. One seed has no interval."""
 
 
-def _curves_by_task(stories: Sequence[Story], labels: Sequence[str]) -> Iterator[tuple[str, list[tuple[str, Curve]]]]:
-    """By environment the learning curves of its runs, and of each configuration where a run has several."""
-    tasks: dict[str, list[tuple[str, Curve]]] = {}
-    for one, label in zip(stories, labels, strict=True):
-        name = label.replace(f", {one.run.env}", "")
-        for configuration, rows in _by_configuration(one.rows):
-            curve = story.learning(one._replace(rows=rows))
-            if curve:
-                mark = name if configuration is None else f"{name}, configuration {configuration}"
-                tasks.setdefault(one.run.env, []).append((mark, curve))
-    yield from tasks.items()
+def _curves_by_task(stories: Sequence[tuple[str, str, Story]]) -> dict[str, dict[str, Curve]]:
+    """By environment, the learning curves of its runs."""
+    tasks: dict[str, dict[str, Curve]] = {}
+    for _, label, one in stories:
+        curve = story.learning(one)
+        if curve:
+            seeds = len(curve.values)
+            name = f"{label.replace(f', {one.run.env}', '')} ({seeds} seed{'s' if seeds > 1 else ''})"
+            tasks.setdefault(one.run.env, {})[name] = curve
+    return tasks
 
 
-def _by_configuration(rows: Iterable[story.Row]) -> Iterator[tuple[Any, list[story.Row]]]:
-    """Rows of a sweep say which of its configurations they are of."""
-    key = lambda row: str(row.get("configuration", ""))  # noqa: E731
-    for _, group in itertools.groupby(sorted(rows, key=key), key):
-        found = list(group)
-        yield found[0].get("configuration"), found
-
-
-def _chapter(one: Story, label: str, place: int) -> str:
-    """Everything about one run."""
+def _chapter(one: Story | SweepStory, label: str, place: int) -> str:
+    """Everything about one run, or one sweep."""
+    if isinstance(one, SweepStory):
+        return sweeps.chapter(one, label, place)
     drawn = [*chapters.of_model(one), *_of_metrics(one), *(picture(shown) for shown in one.pictures)]
     parts = [f'<section id="run-{place}"><h2>{html.escape(label)}</h2>', f'<p class="quiet">{_whereabouts(one)}</p>']
     if one.why:
@@ -146,9 +153,9 @@ def _chapter(one: Story, label: str, place: int) -> str:
         parts.append('<p class="note">This system has no model that could be asked what it predicts.</p>')
     parts.append(f'<div class="figures">{"".join(drawn)}</div>' if drawn else "")
     parts.append(table(("measure", "value", "what it is"), chapters.measures(one)))
-    parts.append(_details("Compile time and speed", table(("what", "value"), chapters.machine(one))))
-    parts.append(_details("Configuration", table(("option", "value", "what it is"), _fields(one))))
-    parts.append(_details("Provenance", table(("what", "value"), one.versions.items())))
+    parts.append(details("Compile time and speed", table(("what", "value"), chapters.machine(one))))
+    parts.append(details("Configuration", table(("option", "value", "what it is"), _fields(one))))
+    parts.append(details("Provenance", table(("what", "value"), one.versions.items())))
     return "".join(parts) + "</section>"
 
 
@@ -182,7 +189,3 @@ def _fields(one: Story) -> Iterator[tuple[str, Any, str]]:
     yield from describe(one.run.agent, "agent.")
     yield from describe(one.run.schedule, "schedule.")
     yield from ((f"env.{name}", value, "") for name, value in one.run.options.items())
-
-
-def _details(title: str, content: str) -> str:
-    return f"<details><summary>{title}</summary>{content}</details>"

@@ -17,6 +17,7 @@ from jaxmbrl.config import ConfigError, from_dict, to_dict
 from jaxmbrl.schedule import Schedule
 
 FILE = "config.json"
+DAMAGE = (OSError, ValueError, TypeError, KeyError, AttributeError)  # What reading a file raises that holds no run.
 SEED_LIMIT = 2**31  # Seeds are int32, so that they mean the same with and without 64-bit mode.
 
 
@@ -118,21 +119,28 @@ def read(directory: Path) -> tuple[Run, dict[str, Any]]:
     path = directory / FILE
     if not path.is_file():
         what = "holds no config.json" if directory.is_dir() else "does not exist"
+        what = "holds a sweep" if (directory / "sweep.json").is_file() else what
         raise ConfigError(f"run: got {directory}, which {what}, needs a run directory")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         versions = dict(content.pop("provenance"))
-        options = {name: tuple(x) if isinstance(x, list) else x for name, x in content["options"].items()}
-        agent = from_dict(agents.load(content["system"]).Config, content["agent"], "agent.")
-        schedule = from_dict(Schedule, content["schedule"], "schedule.")
-        parts = {"options": options, "agent": agent, "schedule": schedule, "sinks": tuple(content.get("sinks", ()))}
-        run = Run(**{**content, **parts})
-        check(run)
+        run = parse(content)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except DAMAGE as error:
         raise ConfigError(f"{path}: damaged ({type(error).__name__}: {error})") from error
     return run, versions
+
+
+def parse(content: Mapping[str, Any]) -> Run:
+    """The run that `as_dict` gave, after JSON. Raises ConfigError, or one of `DAMAGE` where it is none."""
+    options = {name: tuple(x) if isinstance(x, list) else x for name, x in content["options"].items()}
+    agent = from_dict(agents.load(content["system"]).Config, content["agent"], "agent.")
+    schedule = from_dict(Schedule, content["schedule"], "schedule.")
+    parts = {"options": options, "agent": agent, "schedule": schedule, "sinks": tuple(content.get("sinks", ()))}
+    run = Run(**{**content, **parts})
+    check(run)
+    return run
 
 
 def provenance() -> dict[str, Any]:

@@ -129,7 +129,9 @@ def _create(sweep: Sweep, directory: Path) -> None:
         return
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({**_content(sweep), "provenance": manifest.provenance()}, indent=2)
+        text = json.dumps(
+            {**_content(sweep), "words": dict(sweep.words), "provenance": manifest.provenance()}, indent=2
+        )
         (directory / FILE).write_text(text + "\n", encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"run_dir: got {directory}, which cannot be written ({error.strerror})") from error
