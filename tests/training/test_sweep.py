@@ -14,7 +14,7 @@ import tiny_system
 from jaxmbrl import cli, envs
 from jaxmbrl.config import ConfigError, override
 from jaxmbrl.training import manifest, metrics, runner
-from jaxmbrl.training.sweep import Sweep, configurations, execute, plan, results
+from jaxmbrl.training.sweep import Sweep, archive, configurations, execute, plan, results
 
 OPTIONS = {**envs.options("pendulum"), "episode_length": 8}
 VARY = ("agent.rate=0.1,0.3", "agent.size=3,2", "env.mass=1.0,2.0")
@@ -118,6 +118,12 @@ def test_what_is_missing_is_finished(swept, tmp_path):
         np.testing.assert_allclose(twin["model_loss"], row["model_loss"], rtol=1e-4)
     with pytest.raises(ConfigError, match="holds another sweep"):
         execute(make(seeds=1), place)
+
+
+def test_what_is_on_disk_is_the_sweep(swept):
+    sweep, directory, rows = swept
+    read = archive.read(directory)
+    assert read.sweep == sweep and read.rows == rows and "jax" in read.versions
 
 
 def test_a_sample_is_of_its_ranges_and_repeats():

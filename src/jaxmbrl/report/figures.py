@@ -110,6 +110,7 @@ def effect(found: Effect, name: str, label: str) -> str:
             axes.plot(place[shown], found.middle[shown], "o-" if numeric else "o", color=SERIES[0], linewidth=1.4)
             axes.set_xticks(place, [_clipped(text) for text in found.values])
             axes.xaxis.set_minor_locator(NullLocator())
+        axes.margins(x=0.1)
         broken = place[np.array(found.diverged) > 0]
         axes.plot(broken, np.full(len(broken), 0.03), "x", color=SERIES[1], transform=axes.get_xaxis_transform())
         return _svg(figure)

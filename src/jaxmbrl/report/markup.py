@@ -60,8 +60,10 @@ def details(title: str, content: str) -> str:
 
 
 def number(value: float) -> str:
-    """Three digits, or a dash for what was not measured."""
-    return f"{value:.3g}" if math.isfinite(value) else UNKNOWN
+    """Three digits, all of them where a few thousand are meant; a dash for what was not measured."""
+    if not math.isfinite(value):
+        return UNKNOWN
+    return f"{value:.0f}" if 1e3 <= abs(value) < 1e5 else f"{value:.3g}"
 
 
 def _cell(value: Any, head: bool, escaped: bool) -> str:

@@ -48,7 +48,7 @@ def read(directory: Path) -> SweepStory:
 
 def overview(stories: Sequence[tuple[str, SweepStory]]) -> str:
     """A table of sweeps, given with links to their chapters."""
-    heads = ("sweep", "configurations", "seeds", "complete runs", "diverged", "best IQM", "95% interval", "of")
+    heads = ("sweep", "configurations", "seeds", "complete runs", "diverged", "best IQM", "95% interval", "best")
     return table(heads, (_summary(link, one) for link, one in stories), escaped=True) if stories else ""
 
 
@@ -170,7 +170,9 @@ def _ranking(one: SweepStory) -> Iterator[list[Any]]:
 
 def _interval(standing: Standing) -> str:
     ends = (standing.low, standing.high)
-    return UNKNOWN if np.isnan(ends).any() else f"{number(ends[0])} to {number(ends[1])}"
+    if not np.isfinite(standing.high):
+        return UNKNOWN
+    return " to ".join(number(end) if np.isfinite(end) else "\N{MINUS SIGN}\N{INFINITY}" for end in ends)
 
 
 def _command(one: SweepStory) -> str:
