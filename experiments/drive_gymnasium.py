@@ -8,6 +8,7 @@ was trained on.
 """
 
 import argparse
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,10 @@ import numpy as np
 
 def drive(path: Path, name: str, episodes: int) -> list[float]:
     """The return of each episode."""
-    exported = jax.export.deserialize(bytearray(path.read_bytes()))
+    try:
+        exported = jax.export.deserialize(bytearray(path.read_bytes()))
+    except struct.error as error:
+        raise ValueError(f"{path} was not written by jax.export") from error
     act = jax.jit(exported.call)
     shapes, _ = jax.tree.unflatten(exported.in_tree, exported.in_avals)
     _, memory, expected, *_ = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
