@@ -8,6 +8,7 @@ was trained on.
 """
 
 import argparse
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,16 @@ import numpy as np
 
 def drive(path: Path, name: str, episodes: int) -> list[float]:
     """The return of each episode."""
-    exported = jax.export.deserialize(bytearray(path.read_bytes()))
+    try:
+        exported = jax.export.deserialize(bytearray(path.read_bytes()))
+    except struct.error as error:
+        raise ValueError(f"{path} was not written by jax.export") from error
     act = jax.jit(exported.call)
     shapes, _ = jax.tree.unflatten(exported.in_tree, exported.in_avals)
-    _, memory, *_ = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    _, memory, expected, *_ = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     env = gymnasium.make(name)
+    if env.observation_space.shape != expected.shape:
+        raise ValueError(f"{name} shows {env.observation_space.shape}, and {path} was trained on {expected.shape}")
     returns, steps = [], 0
     for episode in range(episodes):
         obs, _ = env.reset(seed=episode)
@@ -47,7 +53,10 @@ def main() -> None:
     parser.add_argument("env", nargs="?", default="Pendulum-v1")
     parser.add_argument("--episodes", type=int, default=5)
     options = parser.parse_args()
-    returns = drive(options.file, options.env, options.episodes)
+    try:
+        returns = drive(options.file, options.env, options.episodes)
+    except (OSError, ValueError, gymnasium.error.Error) as error:
+        parser.exit(2, f"{parser.prog}: error: {error}\n")
     print(f"return {np.mean(returns):.4g} ± {np.std(returns):.3g} over {len(returns)} episodes")
 
 

@@ -110,6 +110,7 @@ def mistake(words, capfd):
         (["resume"], "RUN"),
         (["resume", "missing"], "run: got missing, which does not exist, needs a run directory"),
         (["resume", "."], "run: got ., which holds no config.json"),
+        (["resume", __file__], "which is a file, needs a run directory"),
         (["resume", "missing", "--epochs", "0"], "--epochs: got '0'"),
         (["resume", "missing", "--agent.horizon", "5"], "--agent.horizon: got it for 'resume'"),
         (["evaluate", "missing"], "run: got missing"),
@@ -120,6 +121,31 @@ def mistake(words, capfd):
 def test_a_mistake_is_one_line_and_code_2(words, expected, capfd, tmp_path):
     assert expected in mistake(words, capfd)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("system", "words", "expected"),
+    [
+        ("pets", {"model.member.learn_reward": "false"}, "agent.model.member.learn_reward: got False, needs True"),
+        ("ivg", {"tasks": "nothing"}, "agent.tasks: got 'nothing', which cartpole does not know"),
+        (
+            "pets",
+            {"model.size": "4", "model.elites": "2", "model.particles": "20", "fit.holdout_every": "0"},
+            "agent.fit.holdout_every: got 0, needs at least 2",
+        ),
+    ],
+)
+def test_what_does_not_fit_an_environment_is_named_in_full(system, words, expected):
+    """By whatever part of the system finds it out."""
+    from jaxmbrl import agents, envs
+    from jaxmbrl.config import ConfigError, override
+
+    env = envs.make("cartpole")
+    env = env._replace(spec=env.spec._replace(reward=None))
+    config = override(agents.load(system).preset("small", env.spec).agent, words, "agent.")
+    with pytest.raises(ConfigError) as caught:
+        agents.compose(system, env, config)
+    assert str(caught.value).startswith(expected)
 
 
 def test_a_run_directory_is_never_written_over(capfd, tmp_path):

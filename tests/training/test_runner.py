@@ -13,7 +13,7 @@ from jax._src import monitoring  # the public module can only forget all listene
 
 from jaxmbrl import envs
 from jaxmbrl.config import ConfigError, override
-from jaxmbrl.training import checkpoint, finite, manifest, metrics, runner, signals
+from jaxmbrl.training import checkpoint, finite, manifest, metrics, runner, signals, sinks
 from jaxmbrl.training import progress as progress_bar
 from jaxmbrl.training.examine import examine
 from jaxmbrl.training.loop import train as single_program
@@ -160,10 +160,13 @@ def test_the_runner_gives_the_numbers_of_a_single_program(straight):
             np.testing.assert_allclose([row[name] for row in mine], expected[name], rtol=1e-5)
 
 
-def test_evaluation_and_checkpoints_change_nothing_of_the_training(tmp_path, straight):
-    """Another program, fewer checkpoints: the same state, bit for bit, and the same rows but for what was added."""
-    run = make_run(schedule={"eval_episodes": "2"}, checkpoint_every=3)
+def test_evaluation_checkpoints_and_logging_change_nothing_of_the_training(tmp_path, straight, monkeypatch):
+    """Another program, fewer checkpoints, a sink: the same state, bit for bit, the same rows but for what was added."""
+    told = []
+    monkeypatch.setitem(sinks.SINKS, "list", sinks.Kind("json", lambda *_: sinks.Sink(told.extend, lambda: None)))
+    run = make_run(schedule={"eval_episodes": "2"}, checkpoint_every=3, sinks=("list",))
     outcome = runner.train(run, tmp_path / "run")
+    assert told == metrics.read(tmp_path / "run" / runner.METRICS)
     for a, b in zip(leaves(outcome.state), leaves(straight(1)[0].state), strict=True):
         np.testing.assert_array_equal(a, b)
     found = rows(tmp_path / "run")
@@ -238,6 +241,10 @@ def test_what_a_run_directory_says(tmp_path):
     runner.train(run, tmp_path / "run")
     content = json.loads((tmp_path / "run" / manifest.FILE).read_text())
     assert content["provenance"]["jax"] == jax.__version__
+    told = {"time", "jaxmbrl", "jaxlib", "python", "device", "devices", "matmul_precision", "x64", "commit"}
+    assert told <= content["provenance"].keys() and all(
+        content["provenance"][name] is not None for name in told - {"commit"}
+    )
     assert manifest.read(tmp_path / "run")[0] == run
     session = json.loads((tmp_path / "run" / runner.SESSIONS).read_text())
     assert session["compile_seconds"].keys() == {"init", "epoch"}

@@ -2,8 +2,12 @@
 
 import importlib
 from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
-from jaxmbrl.config import ConfigError, near
+from jaxmbrl.config import ConfigError, describe, near
+
+if TYPE_CHECKING:
+    from jaxmbrl.types import Agent, Environment
 
 SYSTEMS: dict[str, str] = {
     "dreamer": "Dreamer: an actor-critic in a latent model's imagination (Hafner et al. 2020, 2023)",
@@ -29,3 +33,26 @@ def load(name: str) -> ModuleType:
     if name not in SYSTEMS:
         raise ConfigError(f"system: got {name!r}, needs one of {', '.join(SYSTEMS)}{near(name, SYSTEMS)}")
     return importlib.import_module(f"{__name__}.{name}")
+
+
+def compose(name: str, env: "Environment", config: Any) -> "Agent":
+    """The agent of a system on an environment.
+
+    Raises:
+        ConfigError: some part does not fit another; the field is named in full, as on the command line.
+    """
+    try:
+        return load(name).make(env.spec, config, env=env)
+    except ConfigError as error:
+        raise ConfigError(_located(config, str(error))) from error
+    except ValueError as error:  # Such as Spec.box, where a system needs continuous actions.
+        raise ConfigError(f"{name} does not fit {env.spec.name}: {error}") from error
+
+
+def _located(config: Any, message: str) -> str:
+    """``message``, which a part of ``config`` begins with a field of its own, with that field's whole path."""
+    field, colon, rest = message.partition(":")
+    paths = [path for path, *_ in describe(config, "agent.") if path.endswith(f".{field}")]
+    exact = [path for path in paths if path == f"agent.{field}"]
+    path = exact or paths
+    return f"{path[0]}{colon}{rest}" if len(path) == 1 else message

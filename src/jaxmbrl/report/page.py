@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from jaxmbrl import __version__
-from jaxmbrl.config import ConfigError, describe
+from jaxmbrl.config import describe
 from jaxmbrl.diagnostics import mismatch
 from jaxmbrl.report import chapters, figures, story, sweeps
 from jaxmbrl.report.markup import details, figure, number, picture, table
 from jaxmbrl.report.story import Curve, Story
 from jaxmbrl.report.sweeps import SweepStory
+from jaxmbrl.training import manifest
 from jaxmbrl.training.manifest import Run
 from jaxmbrl.training.sweep import archive
 
@@ -38,7 +39,7 @@ def write(directories: Sequence[Path], output: Path, *, episodes: int = 5, seeds
         ConfigError: a directory holds neither a run nor a sweep, or ``output`` cannot be written; nothing was computed.
     """
     stories = [sweeps.read(place) if archive.holds_sweep(place) else story.read(place) for place in directories]
-    _check_writable(output)
+    manifest.check_output(output)
     told = [story.examined(one, episodes, seeds, seed) if isinstance(one, Story) else one for one in stories]
     output.write_text(render(told), encoding="utf-8")
     return output
@@ -69,18 +70,6 @@ def _run_of(one: Story | SweepStory) -> Run:
 
 def _link(place: int, label: str) -> str:
     return f'<a href="#run-{place}">{html.escape(label)}</a>'
-
-
-def _check_writable(output: Path) -> None:
-    """Raise ConfigError before any computing where the file could not be written after it."""
-    if output.is_dir():
-        raise ConfigError(f"output: got {output}, which is a directory, needs a file")
-    if not output.absolute().parent.is_dir():
-        raise ConfigError(f"output: got {output}, whose directory does not exist")
-    try:
-        output.open("a").close()
-    except OSError as error:
-        raise ConfigError(f"output: got {output}, which cannot be written ({error.strerror})") from error
 
 
 def _title(stories: Sequence[Story | SweepStory]) -> str:

@@ -61,13 +61,15 @@ def export(directory: Path, path: Path | None = None, seed: int | None = None) -
         seed: which of the run's seeds; its first by default.
 
     Raises:
-        ConfigError: the directory holds no run or no good checkpoint, or none of that seed; or the system reads the
-            simulator's own state, which nobody else has.
+        ConfigError: the directory holds no run or no good checkpoint, or none of that seed; the file cannot be written;
+            or the system reads the simulator's own state, which nobody else has.
     """
     run, _ = manifest.read(directory)
     seed = run.seed if seed is None else seed
     if seed not in run.all_seeds:
         raise ConfigError(f"seed: got {seed}, needs one of the run's: {', '.join(map(str, run.all_seeds))}")
+    path = path or directory / FILE
+    manifest.check_output(path)
     program = runner.build(run)
     found = runner.restore_latest(directory, program)
     if found is None:
@@ -75,7 +77,6 @@ def export(directory: Path, path: Path | None = None, seed: int | None = None) -
     state, epoch = found
     one = state.agent if run.seeds == 1 else jax.tree.map(lambda leaf: leaf[seed - run.seed], state.agent)
     exported = acting(program.env, program.agent, jax.device_put(one, jax.devices()[0]), f"{run.system}_{run.env}")
-    path = path or directory / FILE
     content = exported.serialize()
     try:
         path.write_bytes(content)

@@ -87,6 +87,21 @@ def check_free(directory: Path) -> None:
         raise ConfigError(f"run_dir: got {directory}, which is not empty, needs a new or empty directory{hint}")
 
 
+def check_output(path: Path) -> None:
+    """Raise `ConfigError` where a file could not be written, before anything is computed for it."""
+    if path.is_dir():
+        raise ConfigError(f"output: got {path}, which is a directory, needs a file")
+    if not path.absolute().parent.is_dir():
+        raise ConfigError(f"output: got {path}, whose directory does not exist")
+    new = not path.exists()
+    try:
+        path.open("a").close()
+        if new:
+            path.unlink()
+    except OSError as error:
+        raise ConfigError(f"output: got {path}, which cannot be written ({error.strerror})") from error
+
+
 def write(directory: Path, run: Run, versions: Mapping[str, Any]) -> None:
     """Write ``config.json``, all of it or nothing."""
     content = {**as_dict(run), "provenance": dict(versions)}
@@ -118,7 +133,7 @@ def read(directory: Path) -> tuple[Run, dict[str, Any]]:
     """
     path = directory / FILE
     if not path.is_file():
-        what = "holds no config.json" if directory.is_dir() else "does not exist"
+        what = "holds no config.json" if directory.is_dir() else "is a file" if directory.exists() else "does not exist"
         what = "holds a sweep" if (directory / "sweep.json").is_file() else what
         raise ConfigError(f"run: got {directory}, which {what}, needs a run directory")
     try:

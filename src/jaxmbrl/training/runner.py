@@ -110,16 +110,10 @@ def build(run: Run) -> Program:
     """
     manifest.check(run)
     sinks.check(run.sinks)
-    system = agents.load(run.system)
     keys = jax.vmap(jax.random.key)(jnp.asarray(run.all_seeds, jnp.int32))
     with memory.within_memory():
         env = envs.make(run.env, **run.options)
-        try:
-            agent = system.make(env.spec, run.agent, env=env)
-        except ConfigError:
-            raise
-        except ValueError as error:  # Such as Spec.box, where a system needs continuous actions.
-            raise ConfigError(f"{run.system} does not fit {run.env}: {error}") from error
+        agent = agents.compose(run.system, env, run.agent)
         loop = make_loop(env, agent, run.schedule)
         if run.seeds == 1:
             keys = keys[0]

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmbrl import agents, envs
-from jaxmbrl.config import ConfigError, replace_at
+from jaxmbrl.config import replace_at
 from jaxmbrl.training import finite
 from jaxmbrl.training.loop import Loop, LoopState, make_loop
 from jaxmbrl.training.manifest import Run
@@ -76,12 +76,7 @@ def compose(run: Run, env: Environment | None = None, hyper: Hyper | None = None
         else:
             options[field] = value
     env = env or envs.make(run.env, **options)
-    try:
-        return make_loop(env, agents.load(run.system).make(env.spec, agent, env=env), run.schedule)
-    except ConfigError:
-        raise
-    except ValueError as error:  # Such as Spec.box, where a system needs continuous actions.
-        raise ConfigError(f"{run.system} does not fit {run.env}: {error}") from error
+    return make_loop(env, agents.compose(run.system, env, agent), run.schedule)
 
 
 def freeze(good: Array, new: PyTree, old: PyTree) -> PyTree:
