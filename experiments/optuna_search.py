@@ -49,7 +49,8 @@ def space(run: Run, searched: Sequence[str]) -> tuple[dict[str, grid.Range], pla
 def objective(part: plan.Part, ranges: dict[str, grid.Range]) -> Callable[[Any], float | None]:
     """From an Optuna trial to its score, the mean return of the last quarter of its epochs; None for a pruned one."""
     run, seeds = part.run, part.run.seeds
-    init, epoch = (jax.jit(devices.over_seeds(function, seeds)) for function in program.make(run, part.traced))
+    made = program.make(run, part.traced)
+    init, epoch = (jax.jit(devices.over_seeds(function, seeds)) for function in (made.init, made.epoch))
     keys = jax.vmap(jax.random.key)(jnp.asarray(run.all_seeds))
 
     def score(trial: Any) -> float | None:
