@@ -200,7 +200,7 @@ def _small(spec: Spec) -> Preset:
     )
     if spec.name == "cartpole_swingup":  # a long way up: the policy stays random for longer, and rollouts see further
         policy = dataclasses.replace(agent.policy, target_entropy=0.0)
-        agent = dataclasses.replace(agent, policy=policy, last_length=8, grow_from=0, grow_to=8)
+        agent = dataclasses.replace(agent, policy=policy, rollouts=400, first_length=30, last_length=30)
         return Preset(agent, Schedule(epochs=24, prefill=200, epoch_steps=200, fits_per_epoch=4))
     return Preset(agent, Schedule(epochs=14, prefill=200, epoch_steps=200, fits_per_epoch=4))
 
