@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmbrl import replay as replays
+from jaxmbrl import sharding
 from jaxmbrl.config import ConfigError
 from jaxmbrl.envs import wrappers
 from jaxmbrl.replay import Replay
@@ -164,7 +165,7 @@ def interact(env: Environment, agent: Agent, act: Act, state: LoopState, key: Ke
 
     def step(state: LoopState, key: Key) -> tuple[LoopState, None]:
         key_step, key_memory = (jax.random.split(child, num_envs) for child in jax.random.split(key))
-        advance = jax.vmap(partial(_act_and_step, env, act))
+        advance = sharding.vmap(partial(_act_and_step, env, act))
         transition, timestep, memory = advance(key_step, state.memory, state.timestep)
         ended = transition.terminated | transition.truncated
         fresh = jax.vmap(agent.memory, in_axes=(None, 0))(state.agent, key_memory)
