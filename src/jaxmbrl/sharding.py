@@ -1,8 +1,8 @@
 """One run spread over devices: which axes are split, said where they are mapped.
 
 Where a mesh with an axis ``data`` is in force (`jax.set_mesh`), `vmap` and `split` ask XLA to divide an axis among its
-devices, and XLA adds what communication that takes; everything else is computed by all of them alike. Without one they
-are `jax.vmap` and the identity, so that a program is the same as if they were not there.
+devices, and XLA adds what communication that takes; everything else is computed by all of them alike, and the state is
+whole on each. Without a mesh they are `jax.vmap` and the identity: a program is the same as if they were not there.
 
     with jax.set_mesh(sharding.mesh()):
         state, metrics = jax.jit(training.train(loop, epochs))(key)
@@ -25,9 +25,9 @@ AXIS = "data"
 _taken: ContextVar[bool] = ContextVar("taken", default=False)  # an axis outside of this one is split already
 
 
-def mesh() -> Mesh:
-    """All of this process' devices in a row."""
-    return Mesh(np.array(jax.local_devices()), (AXIS,), axis_types=(AxisType.Auto,))
+def mesh(number: int | None = None) -> Mesh:
+    """The first ``number`` of this process' devices in a row, by default all of them."""
+    return Mesh(np.array(jax.local_devices()[:number]), (AXIS,), axis_types=(AxisType.Auto,))
 
 
 def everywhere() -> NamedSharding | None:
@@ -37,10 +37,10 @@ def everywhere() -> NamedSharding | None:
 
 
 def split(tree: PyTree, axis: int = 0) -> PyTree:
-    """``tree``, leaves [..., N, ...] with N at ``axis``, in equal shares on the devices of the mesh in force.
+    """``tree``, leaves [..., N, ...] with N at ``axis``, in shares on the devices of the mesh in force.
 
-    The tree itself where no mesh is in force, where N is not a multiple of its devices (padding would be computed too,
-    and a share that waits is no worse), and within an axis that is split already.
+    Shares are as equal as they can be; XLA pads the smaller ones. The tree itself where no mesh is in force, where N is
+    less than its devices, and within an axis that is split already.
     """
     number = _devices()
     if number == 1 or _taken.get():
@@ -48,12 +48,19 @@ def split(tree: PyTree, axis: int = 0) -> PyTree:
     unconstrained = PartitionSpec.UNCONSTRAINED
 
     def place(leaf: jax.Array) -> jax.Array:
-        if leaf.shape[axis] % number:
+        if leaf.shape[axis] < number:
             return leaf
         spec = [AXIS if i == axis else unconstrained for i in range(leaf.ndim)]
         return jax.lax.with_sharding_constraint(leaf, PartitionSpec(*spec))
 
     return jax.tree.map(place, tree)
+
+
+def join(tree: PyTree) -> PyTree:
+    """``tree``, all of it on each device of the mesh in force: how its maker was split is not how its users are."""
+    if _devices() == 1:
+        return tree
+    return jax.lax.with_sharding_constraint(tree, PartitionSpec())
 
 
 def vmap(function: Callable[..., Any], in_axes: Any = 0) -> Callable[..., Any]:
@@ -70,7 +77,7 @@ def vmap(function: Callable[..., Any], in_axes: Any = 0) -> Callable[..., Any]:
     def whole(*arguments: PyTree) -> PyTree:
         axes = in_axes if isinstance(in_axes, tuple) else (in_axes,) * len(arguments)
         leaves = jax.tree.leaves([one for one, axis in zip(arguments, axes, strict=True) if axis == 0])
-        if leaves[0].shape[0] % _devices():
+        if leaves[0].shape[0] < _devices():
             return mapped(*arguments)
         arguments = tuple(split(one) if axis == 0 else one for one, axis in zip(arguments, axes, strict=True))
         before = _taken.set(True)

@@ -140,7 +140,8 @@ def _epoch(env: Environment, agent: Agent, schedule: Schedule, state: LoopState)
     def phase(state: LoopState, _: None) -> tuple[LoopState, Metrics]:
         key_fit, key_next = jax.random.split(state.key)
         agent_state, fit_metrics = agent.fit(state.agent, key_fit, state.replay)
-        state, metrics = jax.lax.scan(work, state._replace(agent=agent_state, key=key_next), length=rounds)
+        state = state._replace(agent=sharding.join(agent_state), key=key_next)
+        state, metrics = jax.lax.scan(work, state, length=rounds)
         return state, fit_metrics | _mean(metrics)
 
     def work(state: LoopState, _: None) -> tuple[LoopState, Metrics]:
