@@ -97,8 +97,6 @@ def build(run: Run) -> Program:
         ConfigError: some part of ``run`` is wrong, or does not fit another, or the state does not fit into memory.
     """
     manifest.check(run)
-    if run.seeds > 1 and sharding.everywhere():
-        raise ConfigError(f"shard: got {run.seeds} seeds, needs 1: several are spread over devices as they are")
     sinks.check(run.sinks)
     system = agents.load(run.system)
     keys = jax.vmap(jax.random.key)(jnp.asarray(run.all_seeds, jnp.int32))
