@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxmbrl import replay as replays
+from jaxmbrl import sharding
 from jaxmbrl.config import configurable, option
 from jaxmbrl.models import actions as encodings
 from jaxmbrl.models import optimisers
@@ -92,7 +93,7 @@ def _update(
 
     def loss(params: PyTree) -> tuple[Array, tuple[Metrics, PyTree]]:
         keys = jax.random.split(key_loss, config.batch_size)
-        losses, metrics, states = jax.vmap(partial(model.evidence, params))(keys, sequences)
+        losses, metrics, states = sharding.vmap(partial(model.evidence, params))(keys, sequences)
         return jnp.mean(losses), (jax.tree.map(jnp.mean, metrics), states)
 
     gradient, (metrics, states) = jax.grad(loss, has_aux=True)(state.params)

@@ -95,6 +95,8 @@ def parsers() -> tuple[Parser, Parser]:
     train.add_argument("--preset", default="small", help="sizes to start from: small or paper (default: small)")
     train.add_argument("--seed", type=whole_number(0), default=0, help="the first seed (default: 0)")
     train.add_argument("--seeds", type=whole_number(1), default=1, help="how many, as one program (default: 1)")
+    one = "spread a single seed's run over all devices: environments, candidates, imagined batches, ensemble members"
+    train.add_argument("--shard", action="store_true", help=one)
     train.add_argument("--run-dir", type=Path, metavar="DIR", help="a new directory (default: runs/SYSTEM-ENV-TIME)")
     every = "between checkpoints; the last epoch always has one (default: 1)"
     train.add_argument("--checkpoint-every", type=whole_number(1), default=1, metavar="EPOCHS", help=every)
@@ -126,6 +128,7 @@ def parsers() -> tuple[Parser, Parser]:
     resume = commands.add_parser("resume", help="continue a run, bit for bit", **_STYLE)
     resume.add_argument("run", type=Path, metavar="RUN", help="a run directory")
     resume.add_argument("--epochs", type=whole_number(1), help="a new total, to extend the run")
+    resume.add_argument("--shard", action="store_true", help=f"{one}; whether or not it was before")
 
     evaluate = commands.add_parser("evaluate", help="run episodes without exploration, and record one", **_STYLE)
     evaluate.add_argument("run", type=Path, metavar="RUN", help="a run directory")

@@ -2,6 +2,7 @@
 # ruff: noqa: T201  (printing is what a command line does)
 
 import argparse
+import contextlib
 import itertools
 import os
 import signal
@@ -34,13 +35,14 @@ def show_list() -> int:
 
 def train(arguments: argparse.Namespace, dotted: Dotted) -> int:
     """``jaxmbrl train SYSTEM ENV``."""
-    _request_devices(arguments.seeds)
+    _request_devices(None if arguments.shard else arguments.seeds)
     run = _run(arguments, dotted)
     _keep_compilations()
     from jaxmbrl.training import runner
 
     directory = arguments.run_dir or _new_directory(run.system, run.env)
-    return _end(runner.train(run, directory, profiled=arguments.profile), directory)
+    with _mesh(arguments.shard):
+        return _end(runner.train(run, directory, profiled=arguments.profile), directory)
 
 
 def show_fields(arguments: argparse.Namespace, dotted: Dotted) -> int:
@@ -84,11 +86,15 @@ def sweep(arguments: argparse.Namespace, dotted: Dotted) -> int:
 
 def resume(arguments: argparse.Namespace) -> int:
     """``jaxmbrl resume RUN``."""
-    _request_devices_of(arguments.run)
+    if arguments.shard:
+        _request_devices(None)
+    else:
+        _request_devices_of(arguments.run)
     _keep_compilations()
     from jaxmbrl.training import runner
 
-    return _end(runner.resume(arguments.run, arguments.epochs), arguments.run)
+    with _mesh(arguments.shard):
+        return _end(runner.resume(arguments.run, arguments.epochs), arguments.run)
 
 
 def evaluate(arguments: argparse.Namespace) -> int:
@@ -176,6 +182,20 @@ def _request_devices_of(run: Path) -> None:
     from jaxmbrl.training import manifest
 
     _request_devices(manifest.read(run)[0].seeds)
+
+
+def _mesh(shard: bool) -> contextlib.AbstractContextManager[object]:
+    """All devices as one mesh for a single run, with ``--shard``."""
+    import jax
+
+    from jaxmbrl import sharding
+    from jaxmbrl.training.progress import say
+
+    if not shard:
+        return contextlib.nullcontext()
+    number = jax.local_device_count()
+    say(f"one run on {number} devices" if number > 1 else "--shard: there is one device only")
+    return jax.set_mesh(sharding.mesh())
 
 
 def _keep_compilations() -> None:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxmbrl import sharding
 from jaxmbrl.envs.wrappers import check_count, strong_types
 from jaxmbrl.types import Array, Environment, Key, PyTree, Spec, TimeStep, Transition, WorldModel
 
@@ -121,6 +122,7 @@ def gather(env: Environment, policy: Policy, key: Key, steps: int) -> Transition
         act = jax.vmap(act)
 
     def step(timestep: TimeStep, key: Key) -> tuple[TimeStep, Transition]:
+        timestep = sharding.split(timestep, len(shape) - 1) if shape else timestep
         key_act, key_env, key_reset = jax.random.split(key, 3)
         action = act(jax.random.split(key_act, shape) if shape else key_act, timestep.obs)
         after = env.step(key_env, timestep, action)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxmbrl import replay as replays
+from jaxmbrl import sharding
 from jaxmbrl.config import ConfigError, configurable, option
 from jaxmbrl.models import ensemble, one_step
 from jaxmbrl.models.ensemble import Ensemble
@@ -163,7 +164,7 @@ def fit(
             keys = jax.random.split(jax.random.fold_in(key_pass, step), model.size)
             update = partial(_member_step, model, optimiser, config, replay)
             axes = (0, 0, 0, 0 if config.bootstrap else None)
-            members, optimiser_state, losses = jax.vmap(update, in_axes=axes)(
+            members, optimiser_state, losses = sharding.vmap(update, in_axes=axes)(
                 members, optimiser_state, keys, bootstraps
             )
             return members, optimiser_state, total + jnp.mean(losses)

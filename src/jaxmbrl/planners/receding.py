@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 
+from jaxmbrl import sharding
 from jaxmbrl.planners.candidates import Objective
 from jaxmbrl.types import Array, Key, Planner, Prediction, PyTree, WorldModel
 
@@ -157,6 +158,6 @@ def objective(
     )
 
     def scores(key: Key, candidates: Array) -> Array:
-        return jax.vmap(score, in_axes=(None, None, None, 0))(params, key, state, candidates)
+        return sharding.vmap(score, in_axes=(None, None, None, 0))(params, key, state, candidates)
 
     return scores

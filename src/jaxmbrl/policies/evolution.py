@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
+from jaxmbrl import sharding
 from jaxmbrl.models.actions import from_unit
 from jaxmbrl.planners.candidates import Objective
 from jaxmbrl.planners.receding import Steering, discounted_return
@@ -100,7 +101,7 @@ def objective(
     def scores(key: Key, candidates: Array) -> Array:
         key_begin, key_episodes = jax.random.split(key)
         states = jax.vmap(begin)(jax.random.split(key_begin, episodes))
-        return jax.vmap(score, in_axes=(0, None, None))(candidates, key_episodes, states)
+        return sharding.vmap(score, in_axes=(0, None, None))(candidates, key_episodes, states)
 
     return scores
 

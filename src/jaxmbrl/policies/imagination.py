@@ -20,6 +20,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxmbrl import sharding
 from jaxmbrl.config import ConfigError, configurable, option
 from jaxmbrl.models import actions, heads, optimisers
 from jaxmbrl.models.heads import Head
@@ -206,7 +207,7 @@ def _dream(
         reached = weight * jnp.concatenate([jnp.ones(1), jnp.cumprod(discount)[:-1]])
         return Dream(features[:-1], imagined.action, returns, value[:-1], jax.lax.stop_gradient(reached))
 
-    dream = jax.vmap(trajectory)(jax.random.split(key, len(weight)), beliefs, weight)
+    dream = sharding.vmap(trajectory)(jax.random.split(key, len(weight)), beliefs, weight)
     return dream if config.gradient == "dynamics" else jax.lax.stop_gradient(dream)
 
 

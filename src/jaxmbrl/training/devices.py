@@ -72,9 +72,9 @@ def over_seeds(function: Callable[..., Any], seeds: int) -> Callable[..., Any]:
     )
 
 
-def placed(template: PyTree, seeds: int) -> PyTree:
-    """``template``, leaves ``jax.ShapeDtypeStruct``, with the places that `over_seeds` gives them."""
-    place = sharding(seeds)
+def placed(template: PyTree, seeds: int, place: NamedSharding | None = None) -> PyTree:
+    """``template``, leaves ``jax.ShapeDtypeStruct``, with a place, by default that which `over_seeds` gives them."""
+    place = place or sharding(seeds)
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), template)
 
 

@@ -6,6 +6,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from jaxmbrl import sharding
 from jaxmbrl.types import Agent, Array, Environment, Key, PyTree, TimeStep
 
 
@@ -40,7 +41,9 @@ def evaluate(env: Environment, agent: Agent, episodes: int) -> Callable[[PyTree,
     """Undiscounted returns of independent episodes, ``(agent_state, key) -> returns [episodes]``."""
 
     def run(agent_state: PyTree, key: Key) -> Array:
-        timesteps, _ = jax.vmap(rollout(env, agent), in_axes=(None, 0))(agent_state, jax.random.split(key, episodes))
+        timesteps, _ = sharding.vmap(rollout(env, agent), in_axes=(None, 0))(
+            agent_state, jax.random.split(key, episodes)
+        )
         return jnp.sum(timesteps.reward, axis=1)
 
     return run

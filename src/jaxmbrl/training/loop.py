@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmbrl import replay as replays
+from jaxmbrl import sharding
 from jaxmbrl.config import ConfigError
 from jaxmbrl.envs import wrappers
 from jaxmbrl.replay import Replay
@@ -139,7 +140,8 @@ def _epoch(env: Environment, agent: Agent, schedule: Schedule, state: LoopState)
     def phase(state: LoopState, _: None) -> tuple[LoopState, Metrics]:
         key_fit, key_next = jax.random.split(state.key)
         agent_state, fit_metrics = agent.fit(state.agent, key_fit, state.replay)
-        state, metrics = jax.lax.scan(work, state._replace(agent=agent_state, key=key_next), length=rounds)
+        state = state._replace(agent=sharding.join(agent_state), key=key_next)
+        state, metrics = jax.lax.scan(work, state, length=rounds)
         return state, fit_metrics | _mean(metrics)
 
     def work(state: LoopState, _: None) -> tuple[LoopState, Metrics]:
@@ -164,7 +166,7 @@ def interact(env: Environment, agent: Agent, act: Act, state: LoopState, key: Ke
 
     def step(state: LoopState, key: Key) -> tuple[LoopState, None]:
         key_step, key_memory = (jax.random.split(child, num_envs) for child in jax.random.split(key))
-        advance = jax.vmap(partial(_act_and_step, env, act))
+        advance = sharding.vmap(partial(_act_and_step, env, act))
         transition, timestep, memory = advance(key_step, state.memory, state.timestep)
         ended = transition.terminated | transition.truncated
         fresh = jax.vmap(agent.memory, in_axes=(None, 0))(state.agent, key_memory)

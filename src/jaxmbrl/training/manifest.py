@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxmbrl import __version__, agents
+from jaxmbrl import __version__, agents, sharding
 from jaxmbrl.config import ConfigError, from_dict, to_dict
 from jaxmbrl.schedule import Schedule
 
@@ -55,11 +55,13 @@ class Run(NamedTuple):
 
 
 def check(run: Run) -> None:
-    """Raise `ConfigError` where a number of ``run`` itself is out of bounds."""
+    """Raise `ConfigError` where a number of ``run`` itself is out of bounds, or one run of several is to be sharded."""
     for name, low in (("seed", 0), ("seeds", 1), ("checkpoint_every", 1)):
         value = getattr(run, name)
         if not isinstance(value, int) or isinstance(value, bool) or value < low:
             raise ConfigError(f"{name}: got {value!r}, needs a whole number, at least {low}")
+    if run.seeds > 1 and sharding.everywhere():
+        raise ConfigError(f"shard: got {run.seeds} seeds, needs 1: several are spread over devices as they are")
     if run.seed + run.seeds > SEED_LIMIT:
         raise ConfigError(f"seed: got {run.seed} and {run.seeds} seeds, needs all of them below {SEED_LIMIT}")
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxmbrl import agents, envs
+from jaxmbrl import agents, envs, sharding
 from jaxmbrl.config import ConfigError
 from jaxmbrl.training import (
     checkpoint,
@@ -50,7 +50,7 @@ class Program(NamedTuple):
         agent: the system.
         loop: ``init`` takes keys [S] and ``epoch`` a state with axis S; one seed has no axis.
         keys: [S] or [], what ``loop.init`` takes.
-        template: shapes, dtypes and places of the state: the seeds lie on `devices`.
+        template: shapes, dtypes and places of the state: the seeds lie on `devices`, a single one on the mesh in force.
         identity: tells the run's checkpoints from those of others.
     """
 
@@ -120,7 +120,7 @@ def build(run: Run) -> Program:
         else:
             loop = Loop(*(devices.over_seeds(function, run.seeds) for function in loop))
         template = jax.eval_shape(loop.init, keys)
-    template = devices.placed(template, run.seeds)
+    template = devices.placed(template, run.seeds, sharding.everywhere())
     memory.check(template)
     return Program(env, agent, loop, keys, template, manifest.identity(run))
 
