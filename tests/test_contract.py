@@ -485,6 +485,8 @@ def test_carry_keeps_its_types_and_nothing_retraces(case):
 
 def test_a_checkpoint_gives_it_back(case, tmp_path):
     """What a compiled step left, bit for bit, keys and empty leaves included."""
+    if not case.name.startswith(("system/", "env/")):
+        pytest.skip("half a second of Orbax, for what the state of a system holds")
     carry = loop(case)[0][-1]
     with checkpoint.manager(tmp_path) as opened:
         checkpoint.save(opened, 1, {"carry": carry})
