@@ -42,9 +42,13 @@ EXPERT = random_shooting.make(ENV.spec, TINY.mpc)
 
 @functools.cache
 def system():
-    """The agent, a first state, and its compiled act and fit, which fits the model but for a moment."""
+    """The agent, a first state, and its compiled act and fit, which fits the model but for a moment.
+
+    Cloning does not wait for a held-out loss, which may send it back to where it began.
+    """
     quick = dataclasses.replace(TINY.mpc, fit=fitting.Config(passes=2, bootstrap=False))
-    agent = nagabandi.make(ENV.spec, dataclasses.replace(TINY, mpc=quick))
+    cloning = dataclasses.replace(TINY.cloning, holdout_every=0, patience=0)
+    agent = nagabandi.make(ENV.spec, dataclasses.replace(TINY, mpc=quick, cloning=cloning))
     return agent, agent.init(jax.random.key(3)), jax.jit(agent.act, static_argnames="explore"), jax.jit(agent.fit)
 
 
