@@ -118,7 +118,7 @@ from jaxmbrl.types import Transition
 # A cloud of imagined rollouts, dealt to the members anew at each step.
 spec = envs.make("pendulum").spec
 member = one_step.Config(hidden=(8,))
-model = ensemble.Config(member=member, size=3, elites=2, particles=2, propagation="ts1")
+model = ensemble.Members(member=member, size=3, elites=2)
 config = mbpo.Config(
     policy=sac.Config(hidden=(8,)), model=model, fit=fitting.Config(holdout_every=2), rollouts=32, last_length=3
 )

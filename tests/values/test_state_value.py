@@ -19,7 +19,7 @@ SPEC = Spec(
     episode_length=LENGTH,
 )
 FIT = state_value.Config(
-    hidden=(32,), discount=GAMMA, batch_size=32, steps=1500, learning_rate=3e-3, expectile=0.5, target_rate=0.05
+    hidden=(32,), discount=GAMMA, batch_size=32, steps=4000, learning_rate=3e-3, expectile=0.5, target_rate=0.05
 )
 
 
