@@ -471,15 +471,15 @@ def test_vmap_and_scan_are_loops(case):
 
 def test_carry_keeps_its_types_and_nothing_retraces(case):
     """Structure, shape and dtype, none of them weak; and what goes in is left as it was."""
+    traced = len(case.traces)
     carries, _ = loop(case)
     before = numbers(carries)
     assert kinds(carries[1]) == kinds(carries[0])
     assert not any(leaf.weak_type for leaf in jax.tree.leaves(jax.eval_shape(case.row.begin, begin_keys()[0])))
-    traced = len(case.traces)
     loop(case, 1)
     with jax.debug_key_reuse(case.name not in MISREAD):
         case.advance(begin_keys()[1][0], carries[0])
-    assert len(case.traces) == traced == 1
+    assert len(case.traces) <= traced + 1, "not at all if an earlier test has compiled it"
     jax.tree.map(np.testing.assert_array_equal, numbers(carries), before)
 
 
