@@ -41,6 +41,7 @@ from jaxmbrl.types import Agent, Array, Environment, Key, Metrics, Planner, PyTr
 Loss: TypeAlias = Callable[[PyTree, Key, PyTree], tuple[Array, Metrics]]  # of ONE example: (loss [], metrics)
 
 ENCODE_ROWS = 64  # rows of the store that are encoded at once: bounds the memory that images take
+EVOLVE_IN = ("dream", "environment")
 EVOLUTIONS: dict[str, type] = {name: planners.CONFIGS[name] for name in ("cem", "cmaes", "es")}  # they need no gradient
 LAST_RATE, DECAY = 1e-5, 0.99999  # of M's step size: its limit, and its approach to it a step (released code)
 
@@ -61,7 +62,7 @@ class Config:
     hidden: tuple[int, ...] = option((), "widths of the controller's hidden layers; none: linear", low=1)
     limit: float = option(10.0, "greatest absolute weight of the controller: half the range of the search", above=0.0)
     planner: Any = option(cmaes.Config(iterations=100, std=0.01), "what evolves it", parts=EVOLUTIONS)
-    evolve_in: str = option("environment", "where candidates are judged", choices=("dream", "environment"))
+    evolve_in: str = option("environment", "where candidates are judged", choices=EVOLVE_IN)
     episodes: int = option(16, "over which a candidate's return is averaged", low=1)
     horizon: int = option(1000, "steps of an episode, dreamt or real (H)", low=1)
     discount: float = option(1.0, "of rewards, a step", low=0.0, high=1.0)
@@ -129,6 +130,9 @@ def make(spec: Spec, config: Config | None = None, *, env: Environment | None = 
         act=partial(_act, system),
         fit=partial(_fit, system),
         improve=lambda agent_state, key, replay: (agent_state, {}),
+        foresee=lambda agent_state, *seen, **options: mdn_rnn.foresee(
+            system.model, agent_state.model, *seen, **options
+        ),
         window=config.length,
     )
 

@@ -5,7 +5,6 @@ from functools import partial
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from jaxmbrl.models import rollouts
 from jaxmbrl.models.frames import Frames
@@ -58,19 +57,7 @@ def foresee(
     context: int,
 ) -> Foreseen:
     """Filter ``context`` time steps of an episode, and imagine the others open loop; see `types.Agent.foresee`."""
-    key_filter, key_imagine = jax.random.split(key)
-    known = jax.tree.map(lambda leaf: leaf[:context], timesteps)
-    before = jnp.concatenate([actions[:1], actions[: context - 1]])  # what led to the first one does not count
-    ones = jnp.ones(context)
-    sequence = Frames(known.obs, before, known.reward, ones, jnp.arange(context) == 0)
-    filtered = model.filter(params, key_filter, sequence).state
-    last = jax.tree.map(lambda leaf: leaf[-1], filtered)
-    imagined = rollouts.simulate(model.world, params, key_imagine, last, actions[context - 1 :])
-    rest = jax.tree.map(lambda state, last: jnp.concatenate([state[1:], last[None]]), imagined.state, imagined.last)
-    states = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), filtered, rest)
-    return Foreseen(
-        seen=jax.vmap(model.seen)(timesteps.obs),
-        imagined=jax.vmap(partial(model.reconstruct, params))(states),
-        reward=imagined.prediction.reward,
-        discount=imagined.prediction.discount,
+    seen, reconstruct = jax.vmap(model.seen)(timesteps.obs), partial(model.reconstruct, params)
+    return rollouts.foresee(
+        model.world, params, key, timesteps, actions, context=context, seen=seen, reconstruct=reconstruct
     )

@@ -23,9 +23,20 @@ import jax.numpy as jnp
 import optax
 
 from jaxmbrl.config import configurable, option
-from jaxmbrl.models import actions, vae
+from jaxmbrl.models import actions, rollouts, vae
 from jaxmbrl.models.vae import VAE, Posterior
-from jaxmbrl.types import Array, Key, Metrics, Prediction, PyTree, Spec, TimeStep, Transition, WorldModel
+from jaxmbrl.types import (
+    Array,
+    Foreseen,
+    Key,
+    Metrics,
+    Prediction,
+    PyTree,
+    Spec,
+    TimeStep,
+    Transition,
+    WorldModel,
+)
 
 CELLS: dict[str, Callable[[int], nn.RNNCellBase]] = {"lstm": nn.OptimizedLSTMCell, "gru": nn.GRUCell}
 MIN_STD = 1e-6  # of a reward that never varied
@@ -135,6 +146,20 @@ def make(spec: Spec, config: Config | None = None) -> MDNRNN:
         memory=partial(_memory, design),
         advance=partial(_advance, design),
         mixture=lambda params, memory: _apply_heads(design, params, _output(memory)).mixture,
+    )
+
+
+def foresee(model: MDNRNN, params: Params, key: Key, timesteps: TimeStep, actions: Array, *, context: int) -> Foreseen:
+    """Filter ``context`` time steps of an episode, and dream of the others; see `types.Agent.foresee`."""
+    return rollouts.foresee(
+        model.world,
+        params,
+        key,
+        timesteps,
+        actions,
+        context=context,
+        seen=jax.vmap(model.autoencoder.seen)(timesteps.obs),
+        reconstruct=lambda belief: model.autoencoder.reconstruct(params.autoencoder, belief.latent),
     )
 
 

@@ -1,4 +1,4 @@
-"""Imagination: rolling a WorldModel forward under given actions, or under a policy."""
+"""Imagination: rolling a WorldModel forward under given actions, or under a policy, and beside what was seen."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxmbrl.types import Array, Key, Prediction, PyTree, WorldModel
+from jaxmbrl.types import Array, Foreseen, Key, Prediction, PyTree, TimeStep, WorldModel
 
 
 class Imagined(NamedTuple):
@@ -81,3 +81,52 @@ def propose(
 def first_particle(rollout: Array) -> Array:
     """The first particle's share [H, C] of vectors [H, *S, C]."""
     return rollout.reshape((len(rollout), -1, rollout.shape[-1]))[:, 0]
+
+
+def foresee(
+    model: WorldModel,
+    params: PyTree,
+    key: Key,
+    timesteps: TimeStep,
+    actions: Array,
+    *,
+    context: int,
+    seen: Array,
+    reconstruct: Callable[[PyTree], Array],
+) -> Foreseen:
+    """Filter ``context`` time steps of an episode, and imagine the others open loop.
+
+    Args:
+        model: of one episode, without particles.
+        params: its parameters.
+        key: for what it draws.
+        timesteps: of the episode, [T]; what comes after ``context`` of them is not looked at.
+        actions: between them, [T - 1, A].
+        context: at least 1.
+        seen: [T, ...], what is told of the observations.
+        reconstruct: ``(state) -> array``, like one of ``seen``.
+    """
+    key_start, key_observe, key_imagine = jax.random.split(key, 3)
+    first = model.start(params, key_start, jax.tree.map(lambda leaf: leaf[0], timesteps))
+
+    def observe(state: PyTree, step: tuple[Key, Array, TimeStep]) -> tuple[PyTree, PyTree]:
+        state = model.observe(params, step[0], state, *step[1:])
+        return state, state
+
+    shown = jax.tree.map(lambda leaf: leaf[1:context], timesteps)
+    keys = jax.random.split(key_observe, context - 1)
+    last, filtered = jax.lax.scan(observe, first, (keys, actions[: context - 1], shown))
+    imagined = simulate(model, params, key_imagine, last, actions[context - 1 :])
+    states = jax.tree.map(
+        lambda first, filtered, before, last: jnp.concatenate([first[None], filtered, before[1:], last[None]]),
+        first,
+        filtered,
+        imagined.state,
+        imagined.last,
+    )
+    return Foreseen(
+        seen=seen,
+        imagined=jax.vmap(reconstruct)(states),
+        reward=imagined.prediction.reward,
+        discount=imagined.prediction.discount,
+    )

@@ -75,6 +75,8 @@ class VAE(NamedTuple):
             [X] with angles as sines and cosines.
         encode: ``(params, obs) -> Posterior``.
         decode: ``(params, z [Z]) -> x``, the mean.
+        seen: ``(obs) -> array``, what is told of an observation: angles as sines and cosines, pixels within [0, 1].
+        reconstruct: ``(params, z [Z]) -> array``, the same as it is decoded.
         bound: ``(params, key, obs) -> (log_likelihood [], kl [])`` whose difference, averaged over keys, never exceeds
             log p(x).
         loss: ``(params, key, obs) -> (loss [], metrics)``, of ONE observation.
@@ -85,6 +87,8 @@ class VAE(NamedTuple):
     prepare: Callable[[Params, Array], Array]
     encode: Callable[[Params, Array], Posterior]
     decode: Callable[[Params, Array], Array]
+    seen: Callable[[Array], Array]
+    reconstruct: Callable[[Params, Array], Array]
     bound: Callable[[Params, Key, Array], tuple[Array, Array]]
     loss: Callable[[Params, Key, Array], tuple[Array, Metrics]]
 
@@ -135,6 +139,8 @@ def make(spec: Spec, config: Config | None = None) -> VAE:
         prepare=partial(_prepare, design),
         encode=partial(_encode, design),
         decode=lambda params, latent: jnp.asarray(decoder.apply(params.decoder, latent)),
+        seen=partial(_seen, design),
+        reconstruct=partial(_reconstruct, design),
         bound=partial(_bound, design),
         loss=partial(_loss, design),
     )
@@ -174,6 +180,15 @@ def _prepare(design: _Design, params: Params, obs: Array) -> Array:
         return scaled(obs)
     frozen = jax.lax.stop_gradient((params.mean, params.std))
     return (encode_angles(obs, design.angles) - frozen[0]) / frozen[1]
+
+
+def _seen(design: _Design, obs: Array) -> Array:
+    return scaled(obs) + 0.5 if design.is_image else encode_angles(obs, design.angles)
+
+
+def _reconstruct(design: _Design, params: Params, latent: Array) -> Array:
+    x = jnp.asarray(design.decoder.apply(params.decoder, latent))
+    return x + 0.5 if design.is_image else x * params.std + params.mean
 
 
 def _encode(design: _Design, params: Params, obs: Array) -> Posterior:
