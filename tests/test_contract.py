@@ -493,3 +493,25 @@ def test_a_checkpoint_gives_it_back(case, tmp_path):
     found = checkpoint.restore(tmp_path, 1, jax.eval_shape(lambda: {"carry": carry}))
     assert kinds(found["carry"]) == kinds(carry)
     jax.tree.map(np.testing.assert_array_equal, numbers(found["carry"]), numbers(carry))
+
+
+DIFFERENTIABLE = [name for name in ROWS if name.startswith("model/") or name.removeprefix("env/") in classic.NAMES]
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in DIFFERENTIABLE])
+def test_gradients_are_finite(name):
+    """Of what a model imagines and scores, and of what a task's equations give, by every number in the carry."""
+    case = compiled(name)
+    leaves, structure = jax.tree.flatten(loop(case)[0][0])
+    which = [i for i, leaf in enumerate(leaves) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+
+    def total(chosen):
+        carry = list(leaves)
+        for i, leaf in zip(which, chosen, strict=True):
+            carry[i] = leaf
+        results = jax.tree.leaves(case.row.advance(begin_keys()[1][0], jax.tree.unflatten(structure, carry)))
+        return sum(jnp.sum(leaf) for leaf in results if jnp.issubdtype(leaf.dtype, jnp.floating))
+
+    gradients = jax.jit(jax.grad(total))([leaves[i] for i in which])
+    assert all(np.all(np.isfinite(leaf)) for leaf in gradients)
+    assert any(np.any(leaf != 0) for leaf in gradients)
