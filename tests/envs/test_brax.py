@@ -16,7 +16,7 @@ STEPS = 40
 
 
 def shapes(tree):
-    return jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree)
+    return [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(tree)]
 
 
 LIGHT = ("brax/inverted_double_pendulum", "brax/inverted_pendulum", "brax/reacher")  # to trace, a second or less
