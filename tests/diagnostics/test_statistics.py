@@ -37,3 +37,10 @@ def test_runs_that_came_to_nothing_count():
     low, high = statistics.bootstrap_interval([scores], statistics.median)
     assert low == -np.inf and 1.5 <= high <= 3.0
     assert all(map(np.isnan, statistics.bootstrap_interval([np.ones(1)], statistics.median)))
+
+
+def test_what_is_not_known_is_not_averaged_away():
+    """A score that is nan sorts last, and would be cut away as the best one."""
+    iqm, scores = statistics.interquartile_mean, np.array([1.0, 2.0, 3.0, np.nan])
+    assert np.isnan(iqm(scores)) and np.isnan(statistics.bootstrap_interval([scores], iqm)[0])
+    np.testing.assert_array_equal(iqm(np.array([[1.0, np.nan], [1.0, 3.0]])), [np.nan, 2.0])

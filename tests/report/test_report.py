@@ -127,6 +127,10 @@ def test_the_bootstrap_interval_of_a_mean():
     np.testing.assert_allclose(high - low, 2 * 1.96 * values.std(axis=0) / 20, rtol=0.1)
     low, mean, high = figures.mean_interval(np.array([[1.0, np.nan], [np.nan, np.nan]]))
     assert mean[0] == 1.0 and np.isnan([low[0], high[0], mean[1]]).all()
+    values = np.full((600, 1), np.nan)  # as wide where a third of the seeds were not measured
+    values[:400] = RNG.normal(size=(400, 1))
+    low, mean, high = figures.mean_interval(values)
+    np.testing.assert_allclose([low, high], [mean - 1.96 / 20, mean + 1.96 / 20], atol=0.015)
 
 
 def test_numbers_of_findings():

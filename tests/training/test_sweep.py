@@ -12,6 +12,8 @@ import pytest
 import tiny_system
 
 from jaxmbrl import cli, envs
+from jaxmbrl.agents import pets
+from jaxmbrl.cli.words import split_dotted
 from jaxmbrl.config import ConfigError, override
 from jaxmbrl.training import manifest, metrics, runner
 from jaxmbrl.training.sweep import Sweep, archive, configurations, execute, plan, results
@@ -126,6 +128,50 @@ def test_what_is_on_disk_is_the_sweep(swept):
     assert read.sweep == sweep and read.rows == rows and "jax" in read.versions
 
 
+def made_up_rows(values, name="episode_return"):
+    """Rows of runs, values [configurations, seeds, epochs], None for an epoch that measured nothing."""
+    return [
+        {"configuration": c, "seed": 5 + s, "epoch": e, "env_steps": 10 * e, "diverged_at": 0, name: value}
+        for c, runs in enumerate(values)
+        for s, run in enumerate(runs)
+        for e, value in enumerate(run, 1)
+    ]
+
+
+def test_configurations_are_judged_by_what_all_of_them_measure(tmp_path):
+    """One evaluates, the other does not: returns of training episodes are what both have."""
+    sweep = make(("schedule.eval_episodes=0,2",), seeds=1)
+    rows = made_up_rows([[[1.0]], [[2.0]]])
+    rows[1]["eval_return"] = 7.0
+    assert results.measure(rows) == "episode_return" and results.measure(rows[1:]) == "eval_return"
+    assert [standing.iqm for standing in results.write(sweep, rows, tmp_path)] == [2.0, 1.0]
+
+
+def test_quartiles_are_of_the_same_step():
+    """One of three runs measured nothing in its first epoch, another ended early."""
+    curves = results.curves(make((), seeds=3), made_up_rows([[[1.0, 2.0], [3.0], [None, 4.0]]]), "episode_return")
+    steps, (low, middle, high) = results.quartiles(list(curves.values()))
+    np.testing.assert_array_equal(steps, [10, 20])
+    np.testing.assert_allclose([low, middle, high], [[1.5, 2.5], [2.0, 3.0], [2.5, 3.5]])
+
+
+def test_the_table_says_nothing_of_what_it_does_not_know():
+    sweep = make(("agent.rate=0.1,0.2",), seeds=1)
+    lines = results.table(sweep, results.standings(sweep, made_up_rows([[[None]], [[2.0]]])))
+    assert lines[1].split() == ["2", "-", "2", "agent.rate=0.2"] and lines[2].split()[:3] == ["-"] * 3
+
+
+def test_the_command_of_a_configuration_is_the_run_that_it_was():
+    """What was set for all holds for the parts that a configuration chooses, too."""
+    start = pets.preset("small", envs.make("pendulum").spec)
+    words = {"planner.population": "77"}
+    base = manifest.Run("pets", "pendulum", "small", OPTIONS, override(start.agent, words, "agent."), start.schedule)
+    sweep = Sweep(base, {"agent.planner.population": "77"}, configurations(["agent.planner=cem,random_shooting"]))
+    for index in range(2):
+        run, typed = plan.run_of(sweep, index), split_dotted(results.command(sweep, index).split())[1]
+        assert run.agent == override(start.agent, typed["agent"]) and run.agent.planner.population == 77
+
+
 def test_a_sample_is_of_its_ranges_and_repeats():
     vary = ("agent.rate=log:1e-4..1e-1", "agent.size=2..4", "agent.place=gradient,action")
     drawn = configurations(vary, sample=40, seed=1)
@@ -144,6 +190,7 @@ SWEEP = ["sweep", *tiny_system.ARGUMENTS]
         (["--vary", "rate=1"], "vary: got 'rate=1', needs agent.FIELD"),
         (["--vary", "agent.rate=0.1,,0.2"], "needs a value before and after each comma"),
         (["--vary", "agent.rate=0.1,0.1"], "vary: got agent.rate=0.1 twice"),
+        (["--vary", "agent.rate=0.1,1e-1"], "vary: got agent.rate=0.1 and agent.rate=1e-1, needs different"),
         (["--vary", "agent.rate=0.1", "--vary", "agent.rate=0.2"], "needs all its values in one list"),
         (["--vary", "agent.rate=0.1..0.2"], "needs --sample N"),
         (["--vary", "agent.rate=0.2..0.1", "--sample", "2"], "needs a range from a number to a larger one"),
@@ -188,7 +235,8 @@ def test_the_command_gives_the_same_table_on_one_and_on_four_devices(tmp_path):
             check=True,
         )
         assert ran.stdout.splitlines()[-1] == str(directory)
-        assert "best: jaxmbrl train tiny pendulum" in ran.stdout and f"on {devices} devices" in ran.stderr
+        assert "best: jaxmbrl train tiny pendulum" in ran.stdout
+        assert f"1 program, 1 wave on {devices} device{'s' * (devices > 1)};" in ran.stderr
         with (directory / "results.csv").open(newline="") as file:
             tables.append(list(csv.DictReader(file)))
         assert (directory / "sweep.png").stat().st_size > 5000

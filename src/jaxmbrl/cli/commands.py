@@ -4,6 +4,7 @@
 import argparse
 import contextlib
 import itertools
+import math
 import os
 import signal
 from collections.abc import Mapping
@@ -79,7 +80,8 @@ def sweep(arguments: argparse.Namespace, dotted: Dotted) -> int:
         ranked = results.write(whole, outcome.rows, directory)
         for line in results.table(whole, ranked):
             print(line)
-        print(f"best: {results.command(whole, ranked[0].configuration)}")
+        best = results.command(whole, ranked[0].configuration)
+        print(f"best: {best if math.isfinite(ranked[0].iqm) else 'none: runs diverged, or no episode ended'}")
     print(directory, flush=True)
     return 128 + signal.SIGINT if outcome.stopped_by == signal.SIGINT else 0
 

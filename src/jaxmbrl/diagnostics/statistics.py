@@ -13,6 +13,11 @@ Statistic: TypeAlias = Callable[[np.ndarray], np.ndarray]  # [..., R] -> [...]
 RESAMPLES = 2000
 
 
+def mean(scores: np.ndarray) -> np.ndarray:
+    """Mean over the last axis, ``[..., R] -> [...]``."""
+    return np.mean(scores, axis=-1)
+
+
 def median(scores: np.ndarray) -> np.ndarray:
     """Median over the last axis, ``[..., R] -> [...]``."""
     return np.median(scores, axis=-1)
@@ -21,12 +26,15 @@ def median(scores: np.ndarray) -> np.ndarray:
 def interquartile_mean(scores: np.ndarray) -> np.ndarray:
     """Mean of the middle half over the last axis, ``[..., R] -> [...]``: floor(R / 4) scores are cut at each end.
 
+    nan where one of the scores is.
+
     >>> float(interquartile_mean(np.array([0.0, 1.0, 3.0, 100.0])))
     2.0
     """
     ordered = np.sort(scores, axis=-1)
     number = ordered.shape[-1]
-    return np.mean(ordered[..., number // 4 : number - number // 4], axis=-1)
+    middle = np.mean(ordered[..., number // 4 : number - number // 4], axis=-1)
+    return np.where(np.isnan(ordered[..., -1]), np.nan, middle)  # nan sorts last, and would be cut away
 
 
 def bootstrap_interval(

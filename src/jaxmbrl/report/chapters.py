@@ -9,6 +9,7 @@ from jaxmbrl.report import figures, story
 from jaxmbrl.report.markup import UNKNOWN, figure, number
 from jaxmbrl.report.probe import Findings, OneStep, OpenLoop
 from jaxmbrl.report.story import Story
+from jaxmbrl.training.progress import counted
 
 MIDDLE = 5  # steps ahead, of a calibration curve between one step and all of them
 
@@ -49,7 +50,7 @@ def reliability_curves(found: Findings) -> dict[str, np.ndarray]:
         last = drift.below.shape[1]
         ahead = [step for step in (1, MIDDLE) if step < last] if found.one_step is None else [min(MIDDLE, last)]
         for step in dict.fromkeys([*ahead, last]):
-            name = f"{step} step{'s' if step > 1 else ''} ahead"
+            name = f"{counted(step, 'step')} ahead"
             curves[name] = _coverage(drift.below[:, step - 1], drift.running[:, step - 1])
     return curves
 

@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from jaxmbrl.diagnostics import calibration
+from jaxmbrl.diagnostics import calibration, statistics
 from jaxmbrl.diagnostics.mismatch import Regret
 from jaxmbrl.report.probe import OneStep, OpenLoop
 from jaxmbrl.report.story import Curve
@@ -26,7 +26,6 @@ INK, MUTED, GRID = "#010203", "#010204", "#010205"
 SERIES = tuple(f"#0102{16 + number:02x}" for number in range(8))
 VARIABLES = {INK: "ink", MUTED: "muted", GRID: "grid", **{color: f"series-{i}" for i, color in enumerate(SERIES)}}
 NAMED = re.compile(r' id="(?!DejaVu)[a-zA-Z]+[0-9]*_[0-9]+"')  # of groups, which nothing refers to
-RESAMPLES = 2000  # of a bootstrap interval
 LINE = 0.17  # inches, of a legend
 FEW = 8  # values of a field that are told one by one; of more the configurations alone are shown
 MAGNITUDE = 10.0  # from the smallest value to the largest, from which on they stand on a logarithmic axis
@@ -129,20 +128,16 @@ def _clipped(text: str) -> str:
     return text if len(text) <= TICK else f"{text[: TICK - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
-def mean_interval(values: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def mean_interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The mean over seeds [S, E], and the ends of its 95% percentile bootstrap interval: low, mean, high [E].
 
     Where nothing was measured an entry is nan, and counts for nothing; with one seed the ends are nan.
     """
-    draws = np.random.default_rng(seed).integers(len(values), size=(RESAMPLES, len(values)))
-    ends = (2.5, 97.5)
 
     def of_epoch(column: np.ndarray) -> tuple[float, float, float]:
         known = column[np.isfinite(column)]
-        if not len(known):
-            return np.nan, np.nan, np.nan
-        low, high = np.percentile(known[draws % len(known)].mean(axis=1), ends) if len(known) > 1 else (np.nan, np.nan)
-        return low, known.mean(), high
+        low, high = statistics.bootstrap_interval([known], statistics.mean)
+        return low, float(statistics.mean(known)) if len(known) else np.nan, high
 
     return tuple(np.array([of_epoch(column) for column in values.T]).T)  # type: ignore[return-value]
 

@@ -18,6 +18,7 @@ from jaxmbrl.report.story import Curve, Story
 from jaxmbrl.report.sweeps import SweepStory
 from jaxmbrl.training import manifest
 from jaxmbrl.training.manifest import Run
+from jaxmbrl.training.progress import counted
 from jaxmbrl.training.sweep import archive
 
 
@@ -125,7 +126,7 @@ def _curves_by_task(stories: Sequence[tuple[str, str, Story]]) -> dict[str, dict
         curve = story.learning(one)
         if curve:
             seeds = len(curve.values)
-            name = f"{label.replace(f', {one.run.env}', '')} ({seeds} seed{'s' if seeds > 1 else ''})"
+            name = f"{label.replace(f', {one.run.env}', '')} ({counted(seeds, 'seed')})"
             tasks.setdefault(one.run.env, {})[name] = curve
     return tasks
 
@@ -150,7 +151,7 @@ def _chapter(one: Story | SweepStory, label: str, place: int) -> str:
 
 def _whereabouts(one: Story) -> str:
     seen = f"; examined at epoch {one.epoch}, seeds {', '.join(map(str, one.examined))}" if one.findings else ""
-    return f"{html.escape(str(one.directory))}, {one.run.seeds} seed{'s' if one.run.seeds > 1 else ''}{seen}"
+    return f"{html.escape(str(one.directory))}, {counted(one.run.seeds, 'seed')}{seen}"
 
 
 def _of_metrics(one: Story) -> Iterator[str]:

@@ -14,6 +14,7 @@ from jaxmbrl.report.figures import Effect
 from jaxmbrl.report.markup import UNKNOWN, details, figure, number, table
 from jaxmbrl.report.story import Curve
 from jaxmbrl.training.metrics import Row
+from jaxmbrl.training.progress import counted
 from jaxmbrl.training.sweep import archive, results
 from jaxmbrl.training.sweep.plan import Sweep
 from jaxmbrl.training.sweep.results import Standing
@@ -57,7 +58,7 @@ def chapter(one: SweepStory, label: str, place: int) -> str:
     sweep, best = one.sweep, one.ranked[0]
     done, measure = _complete(one), results.measure(one.rows).replace("_", " ")
     parts = [f'<section id="run-{place}"><h2>{html.escape(label)}</h2>']
-    seeds = f"{sweep.base.seeds} seed{'s' if sweep.base.seeds > 1 else ''} each"
+    seeds = f"{counted(sweep.base.seeds, 'seed')} each"
     parts.append(f'<p class="quiet">{html.escape(str(one.directory))}, {seeds}</p>')
     if done < sweep.num_runs:
         missing = f"{sweep.num_runs - done} of {sweep.num_runs} runs are missing: the same command on the same"

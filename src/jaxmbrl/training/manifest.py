@@ -136,8 +136,9 @@ def read(directory: Path) -> tuple[Run, dict[str, Any]]:
     path = directory / FILE
     if not path.is_file():
         what = "holds no config.json" if directory.is_dir() else "is a file" if directory.exists() else "does not exist"
-        what = "holds a sweep" if (directory / "sweep.json").is_file() else what
-        raise ConfigError(f"run: got {directory}, which {what}, needs a run directory")
+        swept = (directory / "sweep.json").is_file()
+        what, hint = ("holds a sweep", "; its own command finishes a sweep") if swept else (what, "")
+        raise ConfigError(f"run: got {directory}, which {what}, needs a run directory{hint}")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         versions = dict(content.pop("provenance"))

@@ -21,6 +21,15 @@ def say(line: str) -> None:
     print(f"jaxmbrl: {line}", file=sys.stderr, flush=True)  # noqa: T201
 
 
+def counted(number: int, noun: str) -> str:
+    """So many of them.
+
+    >>> counted(1, "seed"), counted(2_000, "seed")
+    ('1 seed', '2,000 seeds')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 @contextlib.contextmanager
 def reporter(done: int, epochs: int, steps: int) -> Iterator[Report]:
     """Yield ``report(epoch, rows)``, to be called after each epoch.

@@ -17,7 +17,7 @@ from jaxmbrl.config import ConfigError
 from jaxmbrl.training import checkpoint, compiling, devices, metrics, progress
 from jaxmbrl.training.hosts import ALONE, Host
 from jaxmbrl.training.metrics import Row
-from jaxmbrl.training.progress import say
+from jaxmbrl.training.progress import counted, say
 from jaxmbrl.training.signals import stop_on_signal
 from jaxmbrl.training.sweep import plan, program, store
 from jaxmbrl.training.sweep.plan import Part, Sweep, Wave
@@ -109,7 +109,7 @@ def _run_all(
         part = next(p for p in parts if sweep.configuration_of(wave.runs[0]) in p.configurations)
         if compiled is None or before != (part.configurations, wave.size):  # the waves of a part have one size
             before, compiled = (part.configurations, wave.size), _compiled(part, wave.size)
-        say(f"wave {number}/{len(todo)}: {len(wave.runs)} runs")
+        say(f"wave {number}/{len(todo)}: {counted(len(wave.runs), 'run')}")
         rows = _run(_Stage(sweep, part, begun, compiled, stopped, every))
         if stopped:
             return
@@ -149,7 +149,7 @@ def _run(stage: _Stage) -> list[Row]:
                 return rows
     diverged = sum(row["diverged_at"] > 0 for row in rows[-len(wave.runs) :])
     if diverged:
-        say(f"{diverged} of {len(wave.runs)} runs diverged, and were frozen there")
+        say(f"{diverged} of {counted(len(wave.runs), 'run')} diverged, frozen there")
     return rows
 
 
@@ -188,6 +188,6 @@ def _announce(sweep: Sweep, parts: list[Part], waves: int, done: int, host: Host
     finished = f", {done} of them finished already" if done else ""
     share = f", process {host.process} of {host.processes}" if host.processes > 1 else ""
     say(
-        f"{sweep.num_runs} runs{finished}: {len(parts)} programs, {waves} waves on {jax.local_device_count()} devices"
-        f"{share}; the state of a run takes {size:,.1f} MiB"
+        f"{counted(sweep.num_runs, 'run')}{finished}: {counted(len(parts), 'program')}, {counted(waves, 'wave')}"
+        f" on {counted(jax.local_device_count(), 'device')}{share}; the state of a run takes {size:,.1f} MiB"
     )

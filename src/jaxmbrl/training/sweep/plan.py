@@ -87,7 +87,8 @@ class Wave(NamedTuple):
 
 def run_of(sweep: Sweep, index: int) -> Run:
     """The run of a configuration, with the sweep's seeds. Raises `ConfigError` in one line that names the field."""
-    base, words = sweep.base, sections(sweep.configurations[index])
+    # What was set for all comes with it: it holds for the parts that the configuration chooses, too.
+    base, words = sweep.base, sections({**sweep.words, **sweep.configurations[index]})
     return base._replace(
         agent=override(base.agent, words["agent"], "agent."),
         schedule=override(base.schedule, words["schedule"], "schedule."),
@@ -179,7 +180,18 @@ def _valid(sweep: Sweep) -> list[Run]:
                 made[options] = envs.make(run.env, **run.options)
             program.compose(run, made[options])
         runs.append(run)
+    _check_different(sweep, runs)
     return runs
+
+
+def _check_different(sweep: Sweep, runs: Sequence[Run]) -> None:
+    """Raise `ConfigError` where two configurations are one, in other words."""
+    found: dict[Any, int] = {}
+    for index, run in enumerate(runs):
+        twin = found.setdefault((run.agent, run.schedule, *run.options.items()), index)
+        if twin != index:
+            one, other = (" ".join(map("=".join, sweep.configurations[i].items())) for i in (twin, index))
+            raise ConfigError(f"vary: got {one} and {other}, needs different values")
 
 
 def _grouped(sweep: Sweep, runs: Sequence[Run], fixed: set[str]) -> list[tuple[tuple[str, ...], list[int]]]:

@@ -10,9 +10,11 @@ import numpy as np
 
 from jaxmbrl.diagnostics import statistics
 from jaxmbrl.training.metrics import Row
+from jaxmbrl.training.progress import counted
 from jaxmbrl.training.sweep.plan import Sweep
 
 LAST = 0.25  # share of the epochs, the last ones, whose mean return is a run's score
+UNKNOWN = "-"
 MOST_LABELS = 8
 COLOURS = ("#1f6feb", "#d1495b", "#2e933c", "#7d5ba6", "#e08e0b", "#3d5a6c", "#c2185b", "#00838f")
 
@@ -40,8 +42,9 @@ class Standing(NamedTuple):
 
 
 def measure(rows: Sequence[Row]) -> str:
-    """The metric that a sweep is judged by: returns without exploration, where there are any."""
-    return "eval_return" if any(row.get("eval_return") is not None for row in rows) else "episode_return"
+    """The metric that a sweep is judged by: returns without exploration, where all configurations have them."""
+    everywhere = all("eval_return" in row for row in rows)
+    return "eval_return" if everywhere and any(row["eval_return"] is not None for row in rows) else "episode_return"
 
 
 def curves(sweep: Sweep, rows: Sequence[Row], name: str) -> dict[tuple[int, int], list[tuple[int, float]]]:
@@ -76,6 +79,16 @@ def divergences(rows: Sequence[Row]) -> dict[tuple[int, int], int]:
         run = row["configuration"], row["seed"]
         result[run] = max(result.get(run, 0), row["diverged_at"])
     return result
+
+
+def quartiles(curves: Sequence[Sequence[tuple[int, float]]]) -> tuple[np.ndarray, np.ndarray]:
+    """Environment steps [E] that some of the curves measured, and the quartiles [3, E] of those that did."""
+    steps = np.unique([step for curve in curves for step, _ in curve])
+    values = np.full((len(curves), len(steps)), np.nan)
+    for row, curve in zip(values, curves, strict=True):
+        for step, value in curve:
+            row[np.searchsorted(steps, step)] = value
+    return steps, np.nanpercentile(values, [25, 50, 75], axis=0)
 
 
 def score(curve: Sequence[tuple[int, float]]) -> float:
@@ -113,10 +126,11 @@ def table(sweep: Sweep, ranked: Sequence[Standing]) -> list[str]:
     """The standings as lines of text, the best first."""
     lines = [f"{'IQM':>10} {'95% interval':>23} {'median':>10}  configuration"]
     for standing in ranked:
-        interval = f"[{standing.low:.4g}, {standing.high:.4g}]"
+        interval = UNKNOWN if np.isnan(standing.low) else f"[{standing.low:.4g}, {standing.high:.4g}]"
+        iqm, middle = (UNKNOWN if np.isnan(x) else f"{x:.4g}" for x in (standing.iqm, standing.median))
         note = f"  ({standing.diverged} diverged)" if standing.diverged else ""
         name = label(sweep, standing.configuration)
-        lines.append(f"{standing.iqm:>10.4g} {interval:>23} {standing.median:>10.4g}  {name}{note}")
+        lines.append(f"{iqm:>10} {interval:>23} {middle:>10}  {name}{note}")
     return lines
 
 
@@ -147,13 +161,9 @@ def _plot(sweep: Sweep, rows: Sequence[Row], ranked: Sequence[Standing], path: P
         figure, axis = plt.subplots(figsize=(8.4, 4.0))
         for place, standing in reversed(list(enumerate(ranked))):
             runs = [measured[standing.configuration, seed] for seed in sweep.base.all_seeds]
-            runs = [run for run in runs if run]
-            length = min(map(len, runs), default=0)
-            if not length:
+            if not any(runs):
                 continue
-            steps = [step for step, _ in runs[0][:length]]
-            values = np.array([[value for _, value in run[:length]] for run in runs])
-            low, middle, high = np.percentile(values, [25, 50, 75], axis=0)
+            steps, (low, middle, high) = quartiles(runs)
             coloured = place < MOST_LABELS
             colour: Any = COLOURS[place % len(COLOURS)] if coloured else "#b8bec6"
             if coloured:
@@ -161,7 +171,7 @@ def _plot(sweep: Sweep, rows: Sequence[Row], ranked: Sequence[Standing], path: P
             text = label(sweep, standing.configuration) if coloured else None
             axis.plot(steps, middle, color=colour, linewidth=1.8 if coloured else 0.8, label=text)
         axis.set(xlabel="environment steps", ylabel=name.replace("_", " "), xlim=(0, None))
-        axis.set_title(f"{sweep.base.system} on {sweep.base.env}, {sweep.base.seeds} seeds each", loc="left")
+        axis.set_title(f"{sweep.base.system} on {sweep.base.env}, {counted(sweep.base.seeds, 'seed')} each", loc="left")
         axis.grid(alpha=0.25)
         handles, labels = axis.get_legend_handles_labels()
         axis.legend(

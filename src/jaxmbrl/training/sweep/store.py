@@ -36,7 +36,8 @@ class Begun(NamedTuple):
 
 def content(sweep: Sweep) -> Mapping[str, Any]:
     """What tells one sweep from another."""
-    return {"base": manifest.as_dict(sweep.base), "configurations": [dict(words) for words in sweep.configurations]}
+    configurations = [dict(words) for words in sweep.configurations]
+    return {"base": manifest.as_dict(sweep.base), "words": dict(sweep.words), "configurations": configurations}
 
 
 def check(sweep: Sweep, directory: Path) -> None:
@@ -47,7 +48,8 @@ def check(sweep: Sweep, directory: Path) -> None:
         return
     try:
         there = json.loads(path.read_text(encoding="utf-8"))
-        same = {name: there[name] for name in ("base", "configurations")} == json.loads(json.dumps(content(sweep)))
+        wanted = json.loads(json.dumps(content(sweep)))
+        same = {name: there[name] for name in wanted} == wanted
     except manifest.DAMAGE as error:
         raise ConfigError(f"{path}: damaged ({type(error).__name__})") from error
     if not same:
@@ -58,7 +60,7 @@ def create(sweep: Sweep, directory: Path, host: Host) -> None:
     """Write ``sweep.json`` unless it is there."""
     if (directory / FILE).exists():
         return
-    table = {**content(sweep), "words": dict(sweep.words), "provenance": manifest.provenance()}
+    table = {**content(sweep), "provenance": manifest.provenance()}
     try:
         directory.mkdir(parents=True, exist_ok=True)
         _replace(directory / FILE, json.dumps(table, indent=2) + "\n", host)
