@@ -1,5 +1,6 @@
 """Fitting an ensemble: who learns from what, when it stops, and what comes of it."""
 
+import dataclasses
 import functools
 from typing import NamedTuple
 
@@ -195,6 +196,18 @@ def test_a_fit_that_only_harms_is_undone():
     assert result.metrics["model_passes"] == 3
     before, after = result.start.params.members, result.end.params.members
     jax.tree.map(np.testing.assert_array_equal, before.network, after.network)
+
+
+def test_members_return_to_their_best_however_little_better():
+    """What is too little an improvement to be patient for is still kept: as in three passes of which all count."""
+    config = dataclasses.replace(CONFIG, passes=3, patience=0, min_improvement=0.0)
+    impatient = dataclasses.replace(CONFIG, patience=3, min_improvement=1e3)
+    every, few = (jax.jit(functools.partial(fit_from, config=c))(KEYS[0]) for c in (config, impatient))
+    assert every.metrics["model_passes"] == few.metrics["model_passes"] == 3
+    assert np.all(
+        held_out_losses(few.end.params.members, few.store) < held_out_losses(few.start.params.members, few.store)
+    )
+    jax.tree.map(np.testing.assert_array_equal, every.end.params, few.end.params)
 
 
 def test_a_store_too_small_for_a_hold_out_is_learned_from_all_the_same():

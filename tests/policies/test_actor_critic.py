@@ -127,7 +127,7 @@ def actor_loss(name, state, actor, noise, obs):
         else:
             x = mlp(actor, encoded(obs[i]))
             action = LOW + (np.tanh(x) + 1) / 2 * (HIGH - LOW)
-            losses.append(0.1 * np.sum(x**2) - q(state.critics, 0, obs[i], action))
+            losses.append(0.1 * np.mean(x**2) - q(state.critics, 0, obs[i], action))
     return np.mean(losses)
 
 

@@ -34,7 +34,7 @@ class Config:
     holdout_every: int = option(NEVER_HELD_OUT, "every n-th transition is held out; 0 holds none out", low=0)
     validation_size: int = option(1000, "most held-out transitions that are looked at", low=1)
     patience: int = option(0, "passes without improvement before a fit stops; 0 never stops early", low=0)
-    min_improvement: float = option(0.01, "relative fall of the held-out loss that counts as one", low=0.0)
+    min_improvement: float = option(0.01, "relative fall of the held-out loss that patience counts as one", low=0.0)
 
     def check(self) -> None:
         """Something is left to learn from, and patience has something to look at."""
@@ -64,12 +64,17 @@ class Fitter(NamedTuple):
 
 
 class _Progress(NamedTuple):
-    """Carry of the loop over passes; ``best`` and ``best_loss`` are each member's best so far on held-out data."""
+    """Carry of the loop over passes.
+
+    ``best`` and ``best_loss`` are each member's best so far on held-out data, and ``mark`` the loss from which it has
+    to fall by ``min_improvement`` to keep patience.
+    """
 
     members: one_step.Params
     optimiser: PyTree
     best: one_step.Params
     best_loss: Array
+    mark: Array
     stale: Array
     number: Array
     train_loss: Array
@@ -183,7 +188,7 @@ def fit(
 
     first_loss = validate(members) if validate else jnp.zeros(model.size)
     zero = jnp.zeros((), jnp.int32)
-    start = _Progress(members, state.optimiser, members, first_loss, zero, zero, jnp.zeros(()))
+    start = _Progress(members, state.optimiser, members, first_loss, first_loss, zero, zero, jnp.zeros(()))
     end = jax.lax.while_loop(go_on, run_pass, start)
     metrics = {"model_loss": end.train_loss, "model_passes": end.number.astype(jnp.float32)}
     elites = state.params.elites
@@ -234,15 +239,19 @@ def _validate(model: Ensemble, members: one_step.Params, *, replay: Replay, conf
 
 def _keep_best(progress: _Progress, loss: Array, blind: Array, config: Config) -> _Progress:
     """Remember each member at its best (its latest, if nothing is held out), and count passes since any improved."""
-    fall = progress.best_loss - loss
-    improved = (fall > config.min_improvement * jnp.abs(progress.best_loss)) | blind
+    better = (loss < progress.best_loss) | blind
     best = jax.tree.map(
-        lambda new, old: jnp.where(improved.reshape((-1,) + (1,) * (new.ndim - 1)), new, old),
+        lambda new, old: jnp.where(better.reshape((-1,) + (1,) * (new.ndim - 1)), new, old),
         progress.members,
         progress.best,
     )
-    stale = jnp.where(jnp.any(improved), 0, progress.stale + 1)
-    return progress._replace(best=best, best_loss=jnp.where(improved, loss, progress.best_loss), stale=stale)
+    improved = (progress.mark - loss > config.min_improvement * jnp.abs(progress.mark)) | blind
+    return progress._replace(
+        best=best,
+        best_loss=jnp.where(better, loss, progress.best_loss),
+        mark=jnp.where(improved, loss, progress.mark),
+        stale=jnp.where(jnp.any(improved), 0, progress.stale + 1),
+    )
 
 
 def nothing(world: WorldModel) -> Fitter:

@@ -1,8 +1,15 @@
 """Optimisers of world models and imagined actor-critics."""
 
+from functools import partial
+
+import jax
+import jax.numpy as jnp
 import optax
 
 from jaxmbrl.config import configurable, option
+from jaxmbrl.types import Array
+
+LEAST_NORM = 1e-3  # that weights count with, so that those that begin at 0 move (Hafner et al. 2023, released code)
 
 
 @configurable
@@ -21,7 +28,8 @@ def make(config: Config) -> optax.GradientTransformation:
     """The optimiser.
 
     LaProp (Ziyin et al. 2020, arXiv:2002.04839) divides a gradient by its own root mean square before it smooths it;
-    adaptive clipping (Brock et al. 2021, arXiv:2102.06171) bounds it unit by unit. beta is (0.9, 0.999) for both rules.
+    adaptive clipping (Brock et al. 2021, arXiv:2102.06171) bounds it, as Dreamer v3 does, array by array rather than
+    unit by unit. beta is (0.9, 0.999) for both rules.
     """
     rate = config.learning_rate
     if config.warmup:
@@ -29,8 +37,14 @@ def make(config: Config) -> optax.GradientTransformation:
     if config.kind == "adam":
         return optax.chain(optax.clip_by_global_norm(config.max_norm), optax.adam(rate, eps=config.epsilon))
     return optax.chain(
-        optax.adaptive_grad_clip(config.max_ratio),
+        optax.stateless(lambda gradient, params: jax.tree.map(partial(_clip, config.max_ratio), gradient, params)),
         optax.scale_by_rms(decay=0.999, eps=config.epsilon, eps_in_sqrt=False, bias_correction=True),
         optax.ema(decay=0.9, debias=True),
         optax.scale_by_learning_rate(rate),
     )
+
+
+def _clip(max_ratio: float | Array, gradient: Array, weights: Array) -> Array:
+    """A gradient whose norm is at most that share of the weights' norm."""
+    most = max_ratio * jnp.maximum(jnp.linalg.norm(weights.ravel()), LEAST_NORM)
+    return gradient / jnp.maximum(1.0, jnp.linalg.norm(gradient.ravel()) / most)

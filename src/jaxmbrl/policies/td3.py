@@ -38,7 +38,7 @@ class Config:
     target_noise: float = option(0.2, "std of the noise on the target policy's actions", low=0.0)
     target_noise_clip: float = option(0.5, "bound on that noise", low=0.0)
     delay: int = option(2, "updates of the critics for one of the actor", low=1)
-    saturation_penalty: float = option(0.0, "weight of the squared actions before their tanh (STEVE: 1e-3)", low=0.0)
+    saturation_penalty: float = option(0.0, "weight of an action's mean square before its tanh (STEVE: 1e-3)", low=0.0)
 
 
 class State(NamedTuple):
@@ -116,7 +116,7 @@ def _policy_loss(design: Design, state: State, actor: PyTree, key: Key, obs: Arr
         x = actor_critic.outputs(design, actor, obs)
         action = squashed.from_unit(jnp.tanh(x), design.spec.box)
         value = actor_critic.values(design, state.critics, obs, action)[0]
-        return design.config.saturation_penalty * jnp.sum(jnp.square(x)) - value
+        return design.config.saturation_penalty * jnp.mean(jnp.square(x)) - value
 
     return PolicyLoss(jnp.mean(jax.vmap(loss)(obs)), jnp.zeros(obs.shape[:1]))
 
