@@ -128,6 +128,11 @@ def test_each_run_has_a_label_and_a_curve_of_its_own():
     assert page._labels(stories[:1]) == ["tiny, pendulum"]
 
 
+def test_a_curve_of_one_point_is_seen():
+    drawn = [figures.learning_curves({"a": Curve(np.arange(n), np.ones((2, n)))}) for n in (1, 2)]
+    assert drawn[0].count("<use") == drawn[1].count("<use") + 2  # on the axes and in the legend
+
+
 def test_the_bootstrap_interval_of_a_mean():
     """As wide as the normal one, for many seeds; nothing is said of one seed, and what is not measured is left out."""
     values = RNG.normal(size=(400, 3))
