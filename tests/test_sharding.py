@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from jaxmbrl import cli, sharding
+from jaxmbrl.config import ConfigError
 
 TESTS = Path(__file__).parent
 
@@ -166,6 +167,12 @@ def test_runs_have_the_numbers_of_one_device_and_move_between_them(tmp_path):
 
 def test_imagined_rollouts_are_those_of_one_device():
     python(ROLLOUTS)
+
+
+def test_a_mesh_has_the_devices_that_it_was_asked_for():
+    for number in (0, -1, jax.local_device_count() + 1):
+        with pytest.raises(ConfigError, match=f"mesh: got {number} devices, needs 1 to "):
+            sharding.mesh(number)
 
 
 def test_without_a_mesh_nothing_is_there():

@@ -19,6 +19,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from jaxmbrl.config import ConfigError
 from jaxmbrl.types import PyTree
 
 AXIS = "data"
@@ -26,7 +27,10 @@ _taken: ContextVar[bool] = ContextVar("taken", default=False)  # an axis outside
 
 
 def mesh(number: int | None = None) -> Mesh:
-    """The first ``number`` of this process' devices in a row, by default all of them."""
+    """The first ``number`` of this process' devices in a row, by default all; `ConfigError` where there are fewer."""
+    there = jax.local_device_count()
+    if number is not None and not 1 <= number <= there:
+        raise ConfigError(f"mesh: got {number} devices, needs 1 to {there}, as many as this process has")
     return Mesh(np.array(jax.local_devices()[:number]), (AXIS,), axis_types=(AxisType.Auto,))
 
 

@@ -119,6 +119,20 @@ def test_open_loop_of_a_shifted_copy_of_the_truth():
     np.testing.assert_allclose(found.obtained, steps)
 
 
+def test_each_run_has_a_label_and_a_curve_of_its_own():
+    stories = [made_up_story(place) for place in ("a/run", "b/run", "b/other")]
+    labels = page._labels(stories)
+    assert labels == [f"tiny, pendulum ({which})" for which in ("a/run", "b/run", "other")]
+    told = [("", label, one) for label, one in zip(labels, stories, strict=True)]
+    assert len(page._curves_by_task(told)["pendulum"]) == 3
+    assert page._labels(stories[:1]) == ["tiny, pendulum"]
+
+
+def test_a_curve_of_one_point_is_seen():
+    drawn = [figures.learning_curves({"a": Curve(np.arange(n), np.ones((2, n)))}) for n in (1, 2)]
+    assert drawn[0].count("<use") == drawn[1].count("<use") + 2  # on the axes and in the legend
+
+
 def test_the_bootstrap_interval_of_a_mean():
     """As wide as the normal one, for many seeds; nothing is said of one seed, and what is not measured is left out."""
     values = RNG.normal(size=(400, 3))

@@ -3,6 +3,8 @@
 import collections
 import functools
 import json
+import os
+import shutil
 import signal
 
 import jax
@@ -13,7 +15,7 @@ from jax._src import monitoring  # the public module can only forget all listene
 
 from jaxmbrl import envs
 from jaxmbrl.config import ConfigError, override
-from jaxmbrl.training import checkpoint, finite, manifest, metrics, runner, signals, sinks
+from jaxmbrl.training import checkpoint, finite, lock, manifest, memory, metrics, runner, signals, sinks
 from jaxmbrl.training import progress as progress_bar
 from jaxmbrl.training.examine import examine
 from jaxmbrl.training.loop import train as single_program
@@ -140,6 +142,22 @@ def test_a_finished_run_says_so(tmp_path, capsys):
         runner.resume(tmp_path / "run", epochs=0)
 
 
+def test_a_run_is_one_process_s_at_a_time(straight):
+    _, directory = straight(1)
+    with lock.held(directory / runner.SESSIONS), pytest.raises(ConfigError, match="run, which another process is at"):
+        runner.resume(directory, epochs=5)
+    assert len(metrics.read(directory / "metrics.jsonl")) == 4
+
+
+def test_a_gap_in_the_metrics_is_said(straight, tmp_path, capsys):
+    _, directory = straight(1)
+    shutil.copytree(directory, tmp_path / "run")
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "run" / "metrics.jsonl").write_text("".join(lines[:1] + lines[2:]))
+    runner.resume(tmp_path / "run")
+    assert "warning: metrics.jsonl has 3 of 4 rows up to epoch 4; it keeps its gap" in capsys.readouterr().err
+
+
 def test_a_run_without_a_checkpoint_starts_over(tmp_path):
     run = make_run(schedule={"epochs": "1"})
     manifest.create(tmp_path / "run", run)
@@ -234,6 +252,15 @@ def test_a_state_beyond_memory_is_told_before_compiling(tmp_path):
     with pytest.raises(ConfigError, match=r"memory: the state takes .* GiB.*largest part is replay"):
         runner.train(run, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_container_has_what_it_may_take(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "CONTAINER", tuple(tmp_path / name for name in ("max", "limit", "missing")))
+    (tmp_path / "max").write_text("max\n")
+    whole = memory.capacity()
+    assert whole == os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    (tmp_path / "limit").write_text("1000000\n")
+    assert memory.capacity() == 1_000_000
 
 
 def test_what_a_run_directory_says(tmp_path):

@@ -3,8 +3,10 @@
 import csv
 import json
 import os
+import signal
 import subprocess
 import sys
+from functools import partial
 
 import jax
 import numpy as np
@@ -15,8 +17,8 @@ from jaxmbrl import cli, envs
 from jaxmbrl.agents import pets
 from jaxmbrl.cli.words import split_dotted
 from jaxmbrl.config import ConfigError, override
-from jaxmbrl.training import manifest, metrics, runner
-from jaxmbrl.training.sweep import Sweep, archive, configurations, execute, plan, results
+from jaxmbrl.training import hosts, lock, manifest, metrics, runner
+from jaxmbrl.training.sweep import Sweep, archive, configurations, execute, plan, results, store
 
 OPTIONS = {**envs.options("pendulum"), "episode_length": 8}
 VARY = ("agent.rate=0.1,0.3", "agent.size=3,2", "env.mass=1.0,2.0")
@@ -120,6 +122,38 @@ def test_what_is_missing_is_finished(swept, tmp_path):
         np.testing.assert_allclose(twin["model_loss"], row["model_loss"], rtol=1e-4)
     with pytest.raises(ConfigError, match="holds another sweep"):
         execute(make(seeds=1), place)
+
+
+def test_a_directory_is_one_process_s_at_a_time(swept, tmp_path, capsys):
+    """The same command beside itself would write the same files. One that was killed early leaves nobody out."""
+    sweep, directory, rows = swept
+    with lock.held(store.lock_file(directory, hosts.ALONE)), pytest.raises(ConfigError, match="another process is at"):
+        execute(sweep, directory)
+    assert len(execute(sweep, directory).rows) == len(rows)
+    (tmp_path / "killed").mkdir()
+    (tmp_path / "killed" / "sweep.part0").write_text("{")
+    store.check(sweep, tmp_path / "killed")
+    (tmp_path / "killed" / "mine.txt").touch()
+    with pytest.raises(ConfigError, match="not empty"):
+        store.check(sweep, tmp_path / "killed")
+
+
+def test_lost_rows_of_a_wave_and_a_signal_at_its_end_leave_no_gap(tmp_path, monkeypatch, capsys):
+    """Without its rows a wave begins anew, whatever checkpoint it has; a signal in the last epoch finds all done."""
+    sweep, place, append = make(("agent.rate=0.1",), seeds=3), tmp_path / "sweep", metrics.append
+
+    def interrupted(path, new, *, epoch):
+        append(path, new)
+        if path.parent.name == "wave-0" and new[0]["epoch"] == epoch:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(metrics, "append", partial(interrupted, epoch=1))
+    assert execute(sweep, place).stopped_by == signal.SIGINT
+    (place / "wave-0" / "metrics.jsonl").unlink()
+    monkeypatch.setattr(metrics, "append", partial(interrupted, epoch=4))
+    outcome = execute(sweep, place)
+    assert "rows are missing" in capsys.readouterr().err
+    assert outcome.stopped_by is None and len(outcome.rows) == 12 and not (place / "wave-0").exists()
 
 
 def test_what_is_on_disk_is_the_sweep(swept):

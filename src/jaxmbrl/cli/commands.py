@@ -104,10 +104,11 @@ def evaluate(arguments: argparse.Namespace) -> int:
     _request_devices_of(arguments.run)
     _keep_compilations()
     from jaxmbrl.training.examine import examine
+    from jaxmbrl.training.progress import counted
 
     seen = examine(arguments.run, arguments.episodes, arguments.seed)
     for seed, returns in zip(seen.seeds, seen.returns, strict=True):
-        print(f"seed {seed}: return {returns.mean():.4g} ± {returns.std():.3g} over {returns.size} episodes")
+        print(f"seed {seed}: return {returns.mean():.4g} ± {returns.std():.3g} over {counted(returns.size, 'episode')}")
     if len(seen.seeds) > 1:
         means = seen.returns.mean(axis=1)
         print(f"all seeds: return {means.mean():.4g} ± {means.std():.3g} between seeds")

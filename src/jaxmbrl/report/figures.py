@@ -87,7 +87,8 @@ def learning_curves(curves: Mapping[str, Curve], label: str = "return", others: 
             low, mean, high = mean_interval(curve.values)
             axes.fill_between(curve.env_steps, low, high, color=color, alpha=0.18, linewidth=0)
             known = np.isfinite(mean)
-            axes.plot(curve.env_steps[known], mean[known], color=color, linewidth=1.8, label=name)
+            dot = "o" if known.sum() == 1 else ""  # or nothing would be seen
+            axes.plot(curve.env_steps[known], mean[known], dot + "-", color=color, linewidth=1.8, label=name)
         _legend(figure, axes)
         return _svg(figure)
 

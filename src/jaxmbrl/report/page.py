@@ -80,15 +80,17 @@ def _title(stories: Sequence[Story | SweepStory]) -> str:
 
 
 def _labels(stories: Sequence[Story | SweepStory]) -> list[str]:
-    """System and environment, with the directory where several have both in common."""
+    """System and environment, with the directory where several have both in common, by its path if need be."""
     short = []
     for one in stories:
         run = _run_of(one)
         short.append(f"{'' if isinstance(one, Story) else 'sweep of '}{run.system}, {run.env}")
-    return [
-        f"{name} ({one.directory.name})" if short.count(name) > 1 else name
-        for name, one in zip(short, stories, strict=True)
-    ]
+    named = [f"{name} ({one.directory.name})" for name, one in zip(short, stories, strict=True)]
+    labels = []
+    for name, longer, one in zip(short, named, stories, strict=True):
+        longer = longer if named.count(longer) == 1 else f"{name} ({one.directory})"
+        labels.append(longer if short.count(name) > 1 else name)
+    return labels
 
 
 def _contents(labels: Sequence[str]) -> str:

@@ -1,13 +1,18 @@
 """Does a run fit into memory? Asked before anything is compiled."""
 
 import contextlib
+import math
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import jax
 
 from jaxmbrl.config import ConfigError
 from jaxmbrl.types import PyTree
+
+# Where a container reads how much it may take (cgroups, versions 2 and 1).
+CONTAINER = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
 def num_bytes(template: PyTree) -> int:
@@ -34,7 +39,15 @@ def capacity(num_devices: int | None = None) -> int:
     each = (device.memory_stats() or {}).get("bytes_limit")
     if each:
         return each * (num_devices or jax.local_device_count())
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return int(min(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), *map(_allowed, CONTAINER)))
+
+
+def _allowed(file: Path) -> float:
+    """Bytes that a container may take, as it is told; infinity where it is told nothing."""
+    try:
+        return int(file.read_text())
+    except (OSError, ValueError):  # "max"
+        return math.inf
 
 
 def check(template: PyTree) -> None:

@@ -24,6 +24,7 @@ from jaxmbrl.training import (
     devices,
     extension,
     finite,
+    lock,
     manifest,
     memory,
     metrics,
@@ -140,7 +141,8 @@ def train(run: Run, directory: Path, *, profiled: bool = False) -> Outcome:
     manifest.check_free(directory)
     program = build(run)
     manifest.create(directory, run)
-    return _go(run, directory, program, state=None, done=0, profiled=profiled)
+    with lock.held(directory / SESSIONS):
+        return _go(run, directory, program, state=None, done=0, profiled=profiled)
 
 
 def resume(directory: Path, epochs: int | None = None) -> Outcome:
@@ -151,7 +153,8 @@ def resume(directory: Path, epochs: int | None = None) -> Outcome:
         epochs: a new total number of epochs, not below the old, to extend the run.
 
     Raises:
-        ConfigError: the directory holds no run, or only damaged checkpoints, or ``epochs`` have passed already.
+        ConfigError: the directory holds no run, or only damaged checkpoints, or ``epochs`` have passed already; or
+            another process is at it.
         NonFiniteError: as in `train`.
     """
     run, versions = manifest.read(directory)
@@ -163,11 +166,12 @@ def resume(directory: Path, epochs: int | None = None) -> Outcome:
     if changed:
         say(f"warning: the run was started under other versions, so numbers may differ: {changed}")
     program = build(run)
-    found = restore_latest(directory, program)
-    state, done = found or (None, 0)
-    checkpoint.set_aside(directory / CHECKPOINTS, done)
-    manifest.write(directory, run, versions)
-    return _go(run, directory, program, state, done)
+    with lock.held(directory / SESSIONS):
+        found = restore_latest(directory, program)
+        state, done = found or (None, 0)
+        checkpoint.set_aside(directory / CHECKPOINTS, done)
+        manifest.write(directory, run, versions)
+        return _go(run, directory, program, state, done)
 
 
 def restore_latest(directory: Path, program: Program) -> tuple[PyTree, int] | None:
@@ -206,6 +210,8 @@ def _go(run: Run, directory: Path, program: Program, state: PyTree, done: int, *
     begin = time.monotonic()
     kept = metrics.truncate(directory / METRICS, done)
     begin -= max((row["wall_seconds"] for row in kept), default=0.0)
+    if len(kept) != done * run.seeds:
+        say(f"warning: {METRICS} has {len(kept)} of {done * run.seeds} rows up to epoch {done}; it keeps its gap")
     if done >= run.schedule.epochs:
         say(f"{directory} is finished: {done} of {run.schedule.epochs} epochs; 'resume --epochs N' extends it")
         return Outcome(state, done, None)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmbrl.config import ConfigError
-from jaxmbrl.training import checkpoint, compiling, devices, metrics, progress
+from jaxmbrl.training import checkpoint, compiling, devices, lock, metrics, progress
 from jaxmbrl.training.hosts import ALONE, Host
 from jaxmbrl.training.metrics import Row
 from jaxmbrl.training.progress import counted, say
@@ -73,6 +73,17 @@ def execute(
     """
     store.check(sweep, directory)
     parts, limit = plan.parts(sweep), plan.limit_bytes(gib)
+    plan.check_memory(parts, limit)
+    store.create(sweep, directory, host)
+    with lock.held(store.lock_file(directory, host)), stop_on_signal() as stopped:
+        rows, complete = _finish(sweep, directory, parts, limit, host, stopped, every)
+    return Outcome(rows, None if complete else stopped[0])
+
+
+def _finish(
+    sweep: Sweep, directory: Path, parts: list[Part], limit: int, host: Host, stopped: list[int], every: float
+) -> tuple[list[Row], bool]:
+    """Run what is missing, until the last wave or a signal: rows of all finished runs, and whether that is all."""
     found = {index: part.run.schedule.epochs for part in parts for index in part.configurations}
     epochs = [found[index] for index in range(len(sweep.configurations))]
     store.mend(epochs, directory, host)
@@ -82,14 +93,15 @@ def execute(
     taken = present.union(*(one.wave.runs for one in begun))
     missing = sorted(store.mine(sweep, parts, host) - taken)
     waves = plan.waves(sweep, parts, missing, jax.local_device_count(), limit)
-    store.create(sweep, directory, host)
     todo: list[Begun | Wave] = [*store.adopted(begun, host), *waves]
     _announce(sweep, parts, len(todo), len(present), host)
-    with stop_on_signal() as stopped:
-        _run_all(sweep, directory, parts, todo, host, stopped, every)
-        while len(store.finished(epochs, directory)) < sum(epochs) * sweep.base.seeds and not stopped:
-            time.sleep(POLL)  # others are at it
-    return Outcome(store.finished(epochs, directory), stopped[0] if stopped else None)
+    _run_all(sweep, directory, parts, todo, host, stopped, every)
+    while True:
+        rows = store.finished(epochs, directory)
+        complete = len(rows) >= sum(epochs) * sweep.base.seeds
+        if complete or stopped:
+            return rows, complete
+        time.sleep(POLL)  # others are at it
 
 
 def _run_all(
@@ -111,10 +123,11 @@ def _run_all(
             before, compiled = (part.configurations, wave.size), _compiled(part, wave.size)
         say(f"wave {number}/{len(todo)}: {counted(len(wave.runs), 'run')}")
         rows = _run(_Stage(sweep, part, begun, compiled, stopped, every))
+        if len(rows) == part.run.schedule.epochs * len(wave.runs):
+            metrics.append(store.metrics_file(directory, host), rows)
+            store.end(begun)
         if stopped:
             return
-        metrics.append(store.metrics_file(directory, host), rows)
-        store.end(begun)
 
 
 def _run(stage: _Stage) -> list[Row]:
@@ -133,19 +146,19 @@ def _run(stage: _Stage) -> list[Row]:
     saved = time.monotonic()
     with (
         checkpoint.manager(folder / CHECKPOINTS) as checkpoints,
-        progress.reporter(done, epochs, int(jnp.sum(state.run.env_steps))) as report,
+        progress.reporter(done, epochs, int(jnp.sum(state.run.env_steps[: len(wave.runs)]))) as report,
     ):
         for number in range(done + 1, epochs + 1):
             state, measured = epoch(hyper, state)
-            new = metrics.rows(seeds, number, jax.device_get(measured), time.monotonic() - begin)
+            new = metrics.rows(seeds, number, jax.device_get(measured), time.monotonic() - begin)[: len(wave.runs)]
             report(number, new)
-            new = [{"configuration": sweep.configuration_of(r), **row} for r, row in zip(wave.runs, new, strict=False)]
+            new = [{"configuration": sweep.configuration_of(r), **row} for r, row in zip(wave.runs, new, strict=True)]
             metrics.append(folder / store.METRICS, new)
             rows += new
             if number < epochs and (stage.stopped or time.monotonic() - saved >= stage.every):
                 checkpoint.save(checkpoints, number, state, identity)
                 saved = time.monotonic()
-            if stage.stopped:
+            if number < epochs and stage.stopped:
                 return rows
     diverged = sum(row["diverged_at"] > 0 for row in rows[-len(wave.runs) :])
     if diverged:
@@ -165,6 +178,7 @@ def _restored(
     template = devices.placed(jax.eval_shape(init, hyper, keys), wave.size)
     for number in there:
         try:
+            _check_rows(folder / store.METRICS, number, len(wave.runs))
             state = checkpoint.restore(place, number, template, identity)
         except ConfigError as error:
             say(f"warning: {error}: going back to the one before, or to the beginning of the wave")
@@ -173,6 +187,13 @@ def _restored(
         return state, number
     checkpoint.set_aside(place, 0)
     return None
+
+
+def _check_rows(path: Path, epochs: int, runs: int) -> None:
+    """Raise `ConfigError` unless the rows of all runs up to a checkpoint's epoch are there."""
+    number = sum(row["epoch"] <= epochs for row in metrics.read(path))
+    if number != epochs * runs:
+        raise ConfigError(f"{path}: got {number} of {epochs * runs} rows up to epoch {epochs}, rows are missing")
 
 
 def _compiled(part: Part, size: int) -> Compiled:

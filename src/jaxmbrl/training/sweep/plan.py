@@ -126,6 +126,15 @@ def parts(sweep: Sweep) -> list[Part]:
             say(f"{names}: cannot vary inside a compiled program, so each value is compiled by itself")
 
 
+def check_memory(parts: Sequence[Part], limit: int) -> None:
+    """Raise `ConfigError` where a single run takes more than ``limit`` bytes."""
+    most = max(part.bytes_per_run for part in parts)
+    if most > limit:
+        raise ConfigError(
+            f"memory: got {limit / 2**30:,.3g} GiB, needs at least {most / 2**30:,.3g}, which one run takes"
+        )
+
+
 def waves(sweep: Sweep, parts: Sequence[Part], runs: Sequence[int], devices: int, limit: int) -> list[Wave]:
     """Cut ``runs`` into waves, each of one part, of equal size within a part so that it is compiled once.
 
@@ -134,15 +143,12 @@ def waves(sweep: Sweep, parts: Sequence[Part], runs: Sequence[int], devices: int
         parts: of the sweep.
         runs: those that are to be run.
         devices: D, which share the runs of a wave.
-        limit: bytes that all the states of a wave may take.
+        limit: bytes that all the states of a wave may take; one run of each part fits, see `check_memory`.
     """
     result = []
     for part in parts:
         mine = [run for run in runs if sweep.configuration_of(run) in part.configurations]
         most = limit // part.bytes_per_run
-        if not most:
-            needs = f"at least {part.bytes_per_run / 2**30:,.3g}, which one run takes"
-            raise ConfigError(f"memory: got {limit / 2**30:,.3g} GiB, needs {needs}")
         most = max(most - most % devices, 1) if most > devices else most
         number = -(-len(mine) // most)
         size = -(-len(mine) // number) if number else 0

@@ -169,7 +169,8 @@ def _plot(sweep: Sweep, rows: Sequence[Row], ranked: Sequence[Standing], path: P
             if coloured:
                 axis.fill_between(steps, low, high, color=colour, alpha=0.15, linewidth=0)
             text = label(sweep, standing.configuration) if coloured else None
-            axis.plot(steps, middle, color=colour, linewidth=1.8 if coloured else 0.8, label=text)
+            style = "o-" if len(steps) == 1 else "-"  # or nothing would be seen
+            axis.plot(steps, middle, style, color=colour, linewidth=1.8 if coloured else 0.8, label=text)
         axis.set(xlabel="environment steps", ylabel=name.replace("_", " "), xlim=(0, None))
         axis.set_title(f"{sweep.base.system} on {sweep.base.env}, {counted(sweep.base.seeds, 'seed')} each", loc="left")
         axis.grid(alpha=0.25)

@@ -3,6 +3,7 @@
     sweep.json                           what is swept
     metrics.jsonl, metrics-1.jsonl, ...  rows of finished runs, a file for each process
     wave-0/, wave-1/, ...                the wave that a process is at: its runs, their rows and checkpoints
+    .lock-0, .lock-1, ...                held by a process while it is at the sweep
 
 A run belongs to a process by its number, whatever has finished, and a wave that was begun to the process of its
 folder's number, modulo their count. So a sweep can be taken up by any number of processes.
@@ -42,10 +43,13 @@ def content(sweep: Sweep) -> Mapping[str, Any]:
 
 def check(sweep: Sweep, directory: Path) -> None:
     """Raise `ConfigError` unless the directory is new, empty, or of this very sweep."""
-    path = directory / FILE
-    if not path.is_file():
-        manifest.check_free(directory)
-        return
+    if (directory / FILE).is_file():
+        _check_same(sweep, directory / FILE)
+    elif not (directory.is_dir() and all(path.match(f"{Path(FILE).stem}.*") for path in directory.iterdir())):
+        manifest.check_free(directory)  # but for what a process that was killed, or is about to write it, has made
+
+
+def _check_same(sweep: Sweep, path: Path) -> None:
     try:
         there = json.loads(path.read_text(encoding="utf-8"))
         wanted = json.loads(json.dumps(content(sweep)))
@@ -53,12 +57,13 @@ def check(sweep: Sweep, directory: Path) -> None:
     except manifest.DAMAGE as error:
         raise ConfigError(f"{path}: damaged ({type(error).__name__})") from error
     if not same:
-        raise ConfigError(f"run_dir: got {directory}, which holds another sweep, needs a new or empty directory")
+        raise ConfigError(f"run_dir: got {path.parent}, which holds another sweep, needs a new or empty directory")
 
 
 def create(sweep: Sweep, directory: Path, host: Host) -> None:
-    """Write ``sweep.json`` unless it is there."""
+    """Write ``sweep.json`` unless it is there. Raises `ConfigError` where it is another sweep's, or cannot be."""
     if (directory / FILE).exists():
+        _check_same(sweep, directory / FILE)
         return
     table = {**content(sweep), "provenance": manifest.provenance()}
     try:
@@ -79,6 +84,11 @@ def mend(epochs: Sequence[int], directory: Path, host: Host) -> None:
         if _number(path.stem) % host.processes == host.process:
             rows = _complete(metrics.read(path), epochs)
             _replace(path, "".join(json.dumps(row) + "\n" for row in rows), host)
+
+
+def lock_file(directory: Path, host: Host) -> Path:
+    """What this process holds while it is at a sweep."""
+    return directory / f".lock-{host.process}"
 
 
 def metrics_file(directory: Path, host: Host) -> Path:
