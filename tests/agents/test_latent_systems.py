@@ -68,6 +68,23 @@ def test_learns_to_hold_still(name):
     assert returns.mean() > -0.5, returns
 
 
+def test_learns_to_choose():
+    """Of three actions, by REINFORCE on returns scaled by their range, in a model with categorical latents.
+
+    Doing nothing scores -3.3 on average, the optimum about -0.3. Eight seeds of a pilot had -0.35 to -2.2, -0.9 on
+    average. Planted: PLANTED
+    """
+    env = integrator.make(discrete=True)
+    policy = dataclasses.replace(POLICY, gradient="reinforce", scale_returns=True, entropy=3e-3)
+    model = dataclasses.replace(MODEL, classes=4)
+    config = dataclasses.replace(SYSTEMS["dreamer"][0], model=model, policy=policy)
+    agent, schedule = dreamer.make(env.spec, config), SYSTEMS["dreamer"][1]
+    program = training.train(training.make_loop(env, agent, schedule), schedule.epochs)
+    _, metrics = jax.jit(jax.vmap(program))(jax.random.split(jax.random.key(0), 3))
+    returns = metrics["eval_return"][:, -1]
+    assert returns.mean() > -2.0, returns
+
+
 @pytest.mark.parametrize("name", sorted(SYSTEMS))
 def test_memory_begins_anew(name):
     """What an agent does after a reset does not depend on what it did before; later on it does."""
