@@ -112,6 +112,7 @@ def test_papers_numbers():
     assert (plan.fit.optimiser.max_norm, plan.fit.optimiser.epsilon) == (1000.0, 1e-4)
     assert (plan.horizon, plan.planner.iterations, plan.planner.population, plan.planner.elites) == (12, 10, 1000, 100)
     assert (plan.updates, plan.action_noise) == (100, 0.3)
+    assert (plan.model.layers, plan.model.activation) == ((300,) * 3, "relu")
     first = dreamer.preset("v1", spec).agent
     assert (first.fit.optimiser.learning_rate, first.policy.optimiser.learning_rate) == (6e-4, 8e-5)
     assert (first.policy.horizon, first.policy.discount, first.policy.lambda_) == (15, 0.99, 0.95)
@@ -120,6 +121,7 @@ def test_papers_numbers():
         "tanh_normal",
         1.0,
     )
+    assert (first.model.layers, first.model.activation, first.policy.activation) == ((400, 400), "elu", "elu")
     third = dreamer.preset("paper", spec).agent
     assert (third.fit.batch_size, third.fit.length, third.fit.optimiser.learning_rate) == (16, 64, 4e-5)
     assert (third.model.free_nats, third.model.dynamics_scale, third.model.representation_scale) == (1.0, 1.0, 0.1)

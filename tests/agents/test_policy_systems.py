@@ -308,7 +308,9 @@ def test_papers_numbers():
     for module in (mve, steve):
         agent, schedule = module.preset("paper", ENV.spec)
         assert (agent.horizon, agent.batch_size, agent.updates) == (3, 512, 4)
-        assert len(agent.model.member.hidden) == 4
+        member = agent.model.member
+        assert (member.hidden, member.activation, member.weight_decay[0]) == ((512,) * 8, "relu", 1e-4)
+        assert (agent.fit.learning_rate, agent.policy.learning_rate) == (3e-4, 3e-4)
         assert isinstance(agent.policy, td3.Config) and agent.policy.hidden == (128,) * 4
         assert (agent.policy.exploration, agent.policy.saturation_penalty, schedule.prefill) == (0.1, 1e-3, 10_000)
     assert (agent.model.size, agent.policy.critics) == (4, 4)
@@ -330,7 +332,12 @@ def test_me_trpos_papers_numbers():
         assert (agent.model.member.hidden, agent.horizon) == ((width, width), horizon)
         assert (agent.model.size, agent.model.member.family, agent.min_improved) == (5, "deterministic", 0.7)
         assert (agent.policy.hidden, agent.policy.max_kl, agent.policy.discount) == ((32, 32), 0.01, 1.0)
-        assert (agent.fit.batch_size, agent.fit.patience, agent.fit.passes) == (1000, 25, 2000)
+        assert (agent.fit.batch_size, agent.fit.patience, agent.fit.passes, agent.fit.min_improvement) == (
+            1000,
+            25,
+            2000,
+            0.0,
+        )
         assert agent.horizon * agent.rollouts == 50_000 or name == "swimmer"
         assert (schedule.epochs, schedule.epoch_steps) == (100, 3000)
 

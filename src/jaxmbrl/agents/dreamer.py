@@ -39,7 +39,9 @@ class Config:
     action_noise: float = option(
         0.3, "std of the noise added to continuous actions, in units of half the range", low=0.0
     )
-    model: rssm.Config = option(rssm.Config(layers=(400, 400), reward_scale=1.0), "what is imagined in")
+    model: rssm.Config = option(
+        rssm.Config(layers=(400, 400), activation="elu", reward_scale=1.0), "what is imagined in"
+    )
     fit: latent.Fit = option(
         latent.Fit(optimiser=optimisers.Config(learning_rate=6e-4)), "how the model learns from replayed sequences"
     )
@@ -147,7 +149,10 @@ def _small(spec: Spec) -> Preset:
 
 
 def _v1(spec: Spec) -> Preset:
-    """100 gradient steps after each 1,000; actions are repeated twice by the environment (``action_repeat``)."""
+    """100 gradient steps after each 1,000; actions are repeated twice by the environment (``action_repeat``).
+
+    The actor has three hidden layers, as the critic has, where the released code's has four.
+    """
     return Preset(Config(updates=100), Schedule(epochs=1000, prefill=5000, epoch_steps=1000, interact=1000))
 
 

@@ -9,7 +9,9 @@ Nothing is learned between two epochs. The loop ends at ``max_updates`` at the l
 
 Differs from the paper: imagined episodes start from replayed observations; the policy is a Gaussian squashed into the
 bounds of the actions; the baseline is a network rather than a linear function of features; there is no noise on the
-policy's parameters, its own noise explores.
+policy's parameters, its own noise explores; models and the policy's standard deviation go on from one epoch to the
+next, where the released code starts them anew. The loop ends, as the paper says, at the first look that finds too few
+members improved; the released code goes on for 25 updates, at most 400 an epoch, and returns to the best policy.
 """
 
 from functools import partial
@@ -48,7 +50,9 @@ class Config:
     min_improved: float = option(0.7, "share of the members in which the policy has to improve", low=0.0, high=1.0)
     model: ensemble.Members = option(_ensemble((1024, 1024)), "what is imagined with")
     fit: fitting.Config = option(
-        fitting.Config(batch_size=1000, passes=2000, bootstrap=False, holdout_every=3, patience=25),
+        fitting.Config(
+            batch_size=1000, passes=2000, bootstrap=False, holdout_every=3, patience=25, min_improvement=0.0
+        ),
         "how the model learns",
     )
     policy: trpo.Config = option(trpo.Config(discount=1.0, lambda_=1.0), "how the policy learns")

@@ -9,6 +9,7 @@ terminations are used rather than learned; a replayed transition whose imagined 
 one-step target.
 """
 
+import dataclasses
 from typing import Any
 
 import jax.numpy as jnp
@@ -38,15 +39,24 @@ DDPG = td3.Config(
 
 Differs from their released code: noise on every action, of a std of a tenth of half the range, where theirs replaces
 an action's entry by a noisy one with probability 0.05; targets follow slowly, where theirs are copied now and then; the
-actor climbs the first critic, where theirs climbs the mean.
+actor climbs the first critic, where theirs climbs the mean; what is imagined is acted by the target policy, as in MVE's
+Alg. 1, where theirs has none; the output layer is not one of the layers.
 """
 
 
-def model_config(spec: Spec | None, hidden: tuple[int, ...], size: int) -> ensemble.Members:
-    """``size`` least-squares networks that all predict, each by itself."""
-    member = one_step.Config(hidden=hidden, family="deterministic")
+def model_config(spec: Spec | None, hidden: tuple[int, ...], size: int, **options: Any) -> ensemble.Members:
+    """``size`` least-squares networks that all predict, each by itself; ``options`` are those of `one_step.Config`."""
+    member = one_step.Config(hidden=hidden, family="deterministic", **options)
     member = one_step.complete(member, spec) if spec else member
     return ensemble.Members(member=member, size=size, elites=size)
+
+
+def paper_model(spec: Spec | None, size: int) -> ensemble.Members:
+    """The transition networks of Buckman et al. 2018 (released code)."""
+    return model_config(spec, (512,) * 8, size, activation="relu", weight_decay=(1e-4,) * 9)
+
+
+PAPER_FIT = fitting.Config(learning_rate=3e-4, batch_size=512, passes=5)
 
 
 @configurable
@@ -55,8 +65,8 @@ class Config:
 
     horizon: int = option(3, "imagined steps (H)", low=0)
     policy: Any = option(DDPG, "what learns from transitions", parts=CONFIGS)
-    model: ensemble.Members = option(model_config(None, (512,) * 4, 1), "what is learned of the world")
-    fit: fitting.Config = option(fitting.Config(batch_size=512, passes=5, bootstrap=False), "how the model learns")
+    model: ensemble.Members = option(paper_model(None, 1), "what is learned of the world")
+    fit: fitting.Config = option(dataclasses.replace(PAPER_FIT, bootstrap=False), "how the model learns")
     batch_size: int = option(512, "transitions of a gradient step (B)", low=1)
     updates: int = option(4, "gradient steps after each interaction", low=1)
     every_state: bool = option(True, "critics learn on imagined states too (the TD-k trick)")
@@ -117,4 +127,4 @@ def _small(spec: Spec) -> Preset:
 
 
 def _paper(spec: Spec) -> Preset:
-    return Preset(Config(model=model_config(spec, (512,) * 4, 1)), PAPER_SCHEDULE)
+    return Preset(Config(model=paper_model(spec, 1)), PAPER_SCHEDULE)

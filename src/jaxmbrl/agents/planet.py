@@ -4,7 +4,9 @@
     each step:  filter what is seen; CEM on imagined rewards from there, always anew; take the first action, and noise
 
 Differs from the paper: see `models.rssm`; imagination also ends where the model thinks that the episode does, since
-tasks here may terminate; fitting is due at fixed steps rather than at the end of each episode.
+tasks here may terminate; fitting is due at fixed steps rather than at the end of each episode; CEM's Gaussian begins
+with a quarter of the actions' range and stays within it (see `planners.cem`), where the paper's begins with half the
+range and is cut off; pixels keep their 8 bits, where the paper's have 5.
 """
 
 from functools import partial
@@ -28,7 +30,7 @@ from jaxmbrl.types import Agent, Array, Environment, Key, Metrics, Planner, Spec
 
 @configurable
 class Config:
-    """A latent model, and a planner on it; the defaults are the paper's (App. A)."""
+    """A latent model, and a planner on it; the defaults are the paper's (App. A) and the released code's."""
 
     horizon: int = option(12, "steps that are planned ahead (H)", low=1)
     updates: int = option(100, "gradient steps of the model, each time that it is fitted", low=1)

@@ -10,7 +10,9 @@ from replayed states, by the gradient through actions, model and critics; D_t is
 get that far. With H = 0 it is SAC.
 
 Differs from the paper: the model is a feed-forward network (the paper's is recurrent, trained on sequences), fitted
-once in a while to all data rather than a little at every step.
+once in a while to all data rather than a little at every step; known rewards and terminations are used rather than
+learned; the target of the entropy is SAC's, and no schedule of the task's. The horizon of the released code counts the
+last state, so that its 3 is a step less.
 """
 
 from functools import partial

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from jaxmbrl.agents import expansion
 from jaxmbrl.agents.expansion import Expansion, Parts
-from jaxmbrl.agents.mve import DDPG, PAPER_SCHEDULE, SMALL, SMALL_SCHEDULE, model_config
+from jaxmbrl.agents.mve import DDPG, PAPER_FIT, PAPER_SCHEDULE, SMALL, SMALL_SCHEDULE, model_config, paper_model
 from jaxmbrl.agents.presets import Preset, choose
 from jaxmbrl.config import configurable, option
 from jaxmbrl.models import ensemble, fitting
@@ -33,8 +33,8 @@ class Config:
 
     horizon: int = option(3, "imagined steps at most (H)", low=0)
     policy: Any = option(dataclasses.replace(DDPG, critics=4), "what learns from transitions", parts=CONFIGS)
-    model: ensemble.Members = option(model_config(None, (512,) * 4, 4), "what is learned of the world")
-    fit: fitting.Config = option(fitting.Config(batch_size=512, passes=5), "how the models learn")
+    model: ensemble.Members = option(paper_model(None, 4), "what is learned of the world")
+    fit: fitting.Config = option(PAPER_FIT, "how the models learn")
     batch_size: int = option(512, "transitions of a gradient step (B)", low=1)
     updates: int = option(4, "gradient steps after each interaction", low=1)
     covariance: bool = option(False, "weigh horizons by their covariance, rather than by their variances alone")
@@ -65,4 +65,4 @@ def _small(spec: Spec) -> Preset:
 
 
 def _paper(spec: Spec) -> Preset:
-    return Preset(Config(model=model_config(spec, (512,) * 4, 4)), PAPER_SCHEDULE)
+    return Preset(Config(model=paper_model(spec, 4)), PAPER_SCHEDULE)

@@ -34,16 +34,16 @@ from jaxmbrl.types import Array, Key, Metrics, Prediction, PyTree, Spec, TimeSte
 
 @configurable
 class Config:
-    """Sizes and losses; the defaults are PlaNet's (App. A)."""
+    """Sizes and losses; the defaults are PlaNet's (App. A, and heads as in the released code)."""
 
     deter: int = option(200, "units of the deterministic path (D)", low=1)
     stoch: int = option(30, "stochastic variables: Gaussian ones, or groups of classes", low=1)
     classes: int = option(0, "classes of each stochastic variable; 0 for Gaussian variables", low=0)
     hidden: int = option(200, "units of the hidden layers within the recurrent model", low=1)
-    layers: tuple[int, ...] = option((300, 300), "hidden layers of heads, and of the sensors of vectors", low=1)
+    layers: tuple[int, ...] = option((300, 300, 300), "hidden layers of heads, and of the sensors of vectors", low=1)
     embedding: int = option(200, "size of an encoded observation, for vectors", low=1)
     depth: int = option(32, "channels of the first convolution, for images", low=1)
-    activation: str = option("elu", "activation function", choices=tuple(ACTIVATIONS))
+    activation: str = option("relu", "activation function", choices=tuple(ACTIVATIONS))
     norm: bool = option(False, "normalise the units of each layer (v2 and v3)")
     min_std: float = option(0.1, "least standard deviation of a Gaussian variable", above=0.0)
     unimix: float = option(

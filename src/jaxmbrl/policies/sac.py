@@ -5,7 +5,7 @@ r"""Soft actor-critic with a learned temperature (Haarnoja et al. 2018, arXiv:18
     temperature:  alpha rises where the policy's entropy, -log pi(a|s), is below its target, and falls where it is above
     targets:      Q' <- Q' + rate (Q - Q')
 
-Differs from the paper: the temperature's step is on log alpha with the gradient that its released code takes,
+Differs from the paper: the temperature's step is on log alpha, down the loss of its released code,
 :math:`-\log \alpha \, (\log \pi + \bar H)`.
 """
 
