@@ -12,7 +12,7 @@ import struct
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import gymnasium
 import jax
@@ -52,6 +52,14 @@ def drive(path: Path, name: str, episodes: int) -> list[float]:
     return returns
 
 
+class Parser(argparse.ArgumentParser):
+    """One whose mistakes are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say it, and end with code 2."""
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
 def whole_number(text: str) -> int:
     """A type for argparse: a whole number that is at least 1."""
     if not (text.isdecimal() and int(text) >= 1):
@@ -61,7 +69,7 @@ def whole_number(text: str) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the returns; a mistake is one line and code 2."""
-    parser: Any = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser: Any = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("file", type=Path)
     parser.add_argument("env", nargs="?", default="Pendulum-v1")
     parser.add_argument("--episodes", type=whole_number, default=5)
@@ -69,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         returns = drive(options.file, options.env, options.episodes)
     except (OSError, ValueError, gymnasium.error.Error) as error:
-        parser.exit(2, f"{parser.prog}: error: {error}\n")
+        parser.error(str(error))
     print(
         f"return {np.mean(returns):.4g} ± {np.std(returns):.3g} over {len(returns)} episode{'s' * (len(returns) > 1)}"
     )

@@ -8,7 +8,6 @@ The fields are arguments of the compiled program (`training.sweep.program`), not
 its mean return after each epoch, so that Optuna can prune it; one that diverges is pruned too.
 """
 
-import argparse
 import dataclasses
 import importlib.util
 import shlex
@@ -22,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmbrl import agents, envs
-from jaxmbrl.cli.words import whole_number
+from jaxmbrl.cli.words import Parser, whole_number
 from jaxmbrl.config import ConfigError
 from jaxmbrl.training import devices, metrics
 from jaxmbrl.training.manifest import Run
@@ -112,7 +111,7 @@ def search(run: Run, options: Any) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Read the command line; a mistake is one line and code 2."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = Parser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("system", help="such as sac")
     parser.add_argument("env", help="such as pendulum")
     parser.add_argument("--search", action="append", default=[], metavar="FIELD=LOW..HIGH", help="or log:LOW..HIGH")
@@ -122,8 +121,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--seed", type=whole_number(0), default=0, help="the first of a trial's seeds, and the sampler's"
     )
     parser.add_argument("--seeds", type=whole_number(1), default=2, help="of each trial")
-    options = parser.parse_args(argv)
     try:
+        options = parser.parse_args(argv)
         if importlib.util.find_spec("optuna") is None:
             raise ConfigError("optuna is not installed: pip install 'jaxmbrl[optuna]'")
         devices.request(options.seeds)

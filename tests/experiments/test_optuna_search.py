@@ -102,6 +102,16 @@ def test_without_optuna_one_line_says_what_to_install(example, monkeypatch, caps
     assert out == "" and err.count("\n") == 1 and "pip install 'jaxmbrl[optuna]'" in err
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [(["tiny", "pendulum", "--trials", "0"], "--trials: got '0', needs a whole number"), (["tiny"], "required: env")],
+)
+def test_a_mistake_in_the_command_line_is_one_line(example, words, expected, capsys):
+    assert example.main(words) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1 and expected in err
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("optuna") is None, reason="pip install optuna")
 def test_a_study():

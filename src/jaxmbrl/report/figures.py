@@ -81,8 +81,7 @@ def learning_curves(curves: Mapping[str, Curve], label: str = "return", others: 
         figure, axes = _axes("environment steps", label)
         figure.set_figheight(SIZE[1] + LINE * max(len(curves) - 2, 0))
         for curve in others:
-            _, mean, _ = mean_interval(curve.values)
-            axes.plot(curve.env_steps, mean, color=MUTED, linewidth=0.7, alpha=0.6)
+            axes.plot(curve.env_steps, _means(curve.values), color=MUTED, linewidth=0.7, alpha=0.6)
         for color, (name, curve) in zip(cycle(SERIES), curves.items(), strict=False):
             low, mean, high = mean_interval(curve.values)
             axes.fill_between(curve.env_steps, low, high, color=color, alpha=0.18, linewidth=0)
@@ -135,12 +134,19 @@ def mean_interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarra
     Where nothing was measured an entry is nan, and counts for nothing; with one seed the ends are nan.
     """
 
-    def of_epoch(column: np.ndarray) -> tuple[float, float, float]:
+    def of_epoch(column: np.ndarray) -> tuple[float, float]:
         known = column[np.isfinite(column)]
-        low, high = statistics.bootstrap_interval([known], statistics.mean)
-        return low, float(statistics.mean(known)) if len(known) else np.nan, high
+        return statistics.bootstrap_interval([known], statistics.mean)
 
-    return tuple(np.array([of_epoch(column) for column in values.T]).T)  # type: ignore[return-value]
+    low, high = np.array([of_epoch(column) for column in values.T]).T
+    return low, _means(values), high
+
+
+def _means(values: np.ndarray) -> np.ndarray:
+    """Over the seeds [S, E] that were measured; nan where none was."""
+    known = np.isfinite(values)
+    total = np.sum(np.where(known, values, 0.0), axis=0)
+    return np.where(known.any(axis=0), total / np.maximum(known.sum(axis=0), 1), np.nan)
 
 
 def model_error(found: OpenLoop) -> str:
