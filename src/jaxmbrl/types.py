@@ -86,6 +86,21 @@ class Spec(NamedTuple):
         return isinstance(obs, jax.ShapeDtypeStruct) and len(obs.shape) == 3 and obs.dtype == jnp.uint8
 
     @property
+    def is_grid(self) -> bool:
+        """Whether an observation is one grid [H, W, C] of 3 x 3 or more cells, bool or floats within [0, 1]."""
+        obs = self.observation
+        if not isinstance(obs, jax.ShapeDtypeStruct) or len(obs.shape) != 3 or min(obs.shape[:2]) < 3:
+            return False
+        return obs.dtype == jnp.bool_ or jnp.issubdtype(obs.dtype, jnp.floating)
+
+    @property
+    def num_actions(self) -> int:
+        """Number of discrete actions. Raises ValueError where actions are continuous."""
+        if not isinstance(self.action, Discrete):
+            raise ValueError(f"{self.name}: actions are continuous (Box of {self.action.size}), needs Discrete ones")
+        return self.action.num
+
+    @property
     def box(self) -> Box:
         """The bounds of a continuous action. Raises ValueError where actions are discrete."""
         if not isinstance(self.action, Box):

@@ -10,6 +10,7 @@ Presets: ``v1`` (Hafner et al. 2020, arXiv:1912.01603: Gaussian latents, the act
 Differs from the papers: see `models.rssm` and `policies.imagination`.
 """
 
+import dataclasses
 from functools import partial
 from typing import NamedTuple
 
@@ -137,7 +138,11 @@ def _small(spec: Spec) -> Preset:
         optimiser=optimisers.Config(learning_rate=1e-3),
     )
     agent = Config(starts=128, action_noise=0.0, model=small_model(spec), fit=SMALL_FIT, policy=policy)
-    return Preset(agent, Schedule(epochs=45, prefill=1000, epoch_steps=200, interact=2))
+    schedule = Schedule(epochs=45, prefill=1000, epoch_steps=200, interact=2)
+    if spec.is_grid:
+        agent = dataclasses.replace(agent, starts=64, model=dataclasses.replace(agent.model, depth=8))
+        schedule = dataclasses.replace(schedule, epochs=25)
+    return Preset(agent, schedule)
 
 
 def _v1(spec: Spec) -> Preset:
