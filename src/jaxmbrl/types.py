@@ -87,11 +87,10 @@ class Spec(NamedTuple):
 
     @property
     def is_grid(self) -> bool:
-        """Whether an observation is one grid [H, W, C] of 3 x 3 or more cells, bool or floats within [0, 1]."""
+        """Whether an observation is one grid of 3 x 3 or more cells, bool [H, W, C]: what lies in each."""
         obs = self.observation
-        if not isinstance(obs, jax.ShapeDtypeStruct) or len(obs.shape) != 3 or min(obs.shape[:2]) < 3:
-            return False
-        return obs.dtype == jnp.bool_ or jnp.issubdtype(obs.dtype, jnp.floating)
+        is_planes = isinstance(obs, jax.ShapeDtypeStruct) and len(obs.shape) == 3 and obs.dtype == jnp.bool_
+        return is_planes and min(obs.shape[:2]) >= 3
 
     @property
     def num_actions(self) -> int:

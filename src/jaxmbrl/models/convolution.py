@@ -8,7 +8,8 @@ A convolution of stride 2 is computed as one matrix product over blocks of 2 x 2
 times faster than the convolutions of XLA, above all for several networks at once (seeds under ``vmap``).
 
 A grid has few cells, and a channel for each kind of thing that may lie in one. It is read as MinAtar's baselines do
-(Young and Tian 2019, arXiv:1903.03176): one convolution of kernel 3 without padding, and a dense layer.
+(Young and Tian 2019, arXiv:1903.03176): one convolution of kernel 3 without padding, and a dense layer. Of stride 1 and
+few channels, that convolution is faster as XLA's.
 """
 
 import flax.linen as nn
@@ -21,7 +22,7 @@ from jaxmbrl.types import Array
 NUM_LAYERS = {32: 3, 64: 4}  # an image's size -> strided layers down to 2 x 2
 UP_KERNELS = {32: (6, 6), 64: (5, 6, 6)}  # of the decoder's layers, after the first one from 1 x 1 to 5 x 5
 STEM = 5  # side of the decoder's first map
-GRID_KERNEL = 3
+GRID_KERNEL = (3, 3)
 kernel_init = nn.initializers.lecun_normal()
 
 
@@ -114,11 +115,9 @@ class GridEncoder(nn.Module):
 
     @nn.compact
     def __call__(self, grid: Array) -> Array:
-        """Features of grids, bool or within [0, 1]."""
+        """Features of grids, bool."""
         activate = ACTIVATIONS[self.activation]
-        kernel = self.param("kernel", kernel_init, (GRID_KERNEL, GRID_KERNEL, grid.shape[-1], self.depth))
-        bias = self.param("bias", nn.initializers.zeros_init(), (self.depth,))
-        x = activate(slide(grid.astype(jnp.float32), kernel) + bias)
+        x = activate(nn.Conv(self.depth, GRID_KERNEL, padding="VALID", name="convolution")(grid.astype(jnp.float32)))
         return activate(nn.Dense(self.width, name="dense")(x.reshape((*x.shape[:-3], -1))))
 
 
@@ -141,28 +140,11 @@ class GridDecoder(nn.Module):
     def __call__(self, features: Array) -> Array:
         """A logit for each cell and channel."""
         activate = ACTIVATIONS[self.activation]
-        margin = GRID_KERNEL - 1
-        height, width, channels = self.shape[0] - margin, self.shape[1] - margin, self.shape[2]
+        height, width = (side - kernel + 1 for side, kernel in zip(self.shape[:2], GRID_KERNEL, strict=True))
         x = activate(nn.Dense(self.width, name="dense")(features))
         x = activate(nn.Dense(height * width * self.depth, name="map")(x))
         x = x.reshape((*features.shape[:-1], height, width, self.depth))
-        # A transposed convolution of stride 1 is a convolution of the map with a margin of zeros.
-        kernel = self.param("kernel", kernel_init, (GRID_KERNEL, GRID_KERNEL, self.depth, channels))
-        bias = self.param("bias", nn.initializers.zeros_init(), (channels,))
-        return slide(jnp.pad(x, [(0, 0)] * (x.ndim - 3) + [(margin, margin)] * 2 + [(0, 0)]), kernel) + bias
-
-
-def slide(image: Array, kernel: Array) -> Array:
-    r"""Convolution of stride 1 without padding: :math:`y_{ij} = \sum_{ab} x_{i+a, j+b} W_{ab}`.
-
-    Args:
-        image: [..., H, W, C].
-        kernel: [k, k, C, F].
-
-    Returns:
-        [..., H - k + 1, W - k + 1, F].
-    """
-    return _product(_neighbours(image, len(kernel)), kernel.reshape((-1, kernel.shape[-1])), "float32")
+        return nn.ConvTranspose(self.shape[2], GRID_KERNEL, padding="VALID", name="convolution")(x)
 
 
 def convolve(image: Array, kernel: Array, *, precision: str = "float32") -> Array:

@@ -64,7 +64,7 @@ def make(
         return _image(obs.shape, Encoder(**convolution), Decoder(obs.shape, **convolution))
     if spec.is_grid:
         return _grid(obs.shape, GridEncoder(embedding, **convolution), GridDecoder(obs.shape, embedding, **convolution))
-    needs = "one vector, one image (uint8) or one grid (bool or float, 3 x 3 or more)"
+    needs = "one vector, one image (uint8) or one grid (bool, 3 x 3 or more)"
     raise ConfigError(f"{spec.name}: observation is {obs}, needs {needs}")
 
 

@@ -86,7 +86,7 @@ def make(spec: Spec, config: Config | None = None) -> Learner:
     elif isinstance(spec.observation, jax.ShapeDtypeStruct) and len(spec.observation.shape) == 1:
         network = layer(config.hidden)
     else:
-        raise ValueError(f"observation is {spec.observation}, needs one vector or one grid (bool or float)")
+        raise ValueError(f"observation is {spec.observation}, needs one vector or one grid (bool, 3 x 3 or more)")
     design = _Design(spec, config, network, _optimiser(config))
     return Learner(init=partial(_init, design), act=partial(_act, design), update=partial(_update, design))
 
