@@ -22,6 +22,7 @@ from jaxmbrl.config import describe
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
 EXAMPLE = "pendulum"  # whose preset a system's page shows
+EXAMPLES = {"dqn": "gymnax/CartPole-v1"}  # to run what does not fit it; the presets' numbers are the same
 CURVES = DOCS / "figures" / "systems.csv"
 
 
@@ -51,16 +52,16 @@ def _system(name: str, has_curve: bool) -> str:
     """A page: what the system is, its source, how to run it, its fields."""
     module = agents.load(name)
     title, _, rest = (module.__doc__ or "").partition("\n")
-    preset = module.preset("small", envs.make(EXAMPLE).spec)
+    preset, example = module.preset("small", envs.make(EXAMPLE).spec), EXAMPLES.get(name, EXAMPLE)
     lines = [f"# `{name}`", "", f"**{_linked(title)}**", "", _prose(rest), "", "## Run it", ""]
-    lines += ["```bash", f"jaxmbrl train {name} {EXAMPLE} --seeds 4", "```", ""]
+    lines += ["```bash", f"jaxmbrl train {name} {example} --seeds 4", "```", ""]
     if has_curve:
         lines += [f"![Learning curve of {name}]({name}.svg)", ""]
         lines += [
             f"*Return of the training episodes on `{EXAMPLE}`, preset `small`: median and interquartile range of 5"
         ]
         lines += ["seeds; the other systems in grey. Data: `docs/figures/systems.csv`.*", ""]
-    lines += ["## Fields", "", f"Defaults of the preset `small` on `{EXAMPLE}`; set as `--agent.FIELD`.", ""]
+    lines += ["## Fields", "", f"Defaults of the preset `small` on `{example}`; set as `--agent.FIELD`.", ""]
     lines += ["| field | default | meaning |", "| --- | --- | --- |"]
     lines += [f"| `{path}` | `{value}` | {_cell(text)} |" for path, value, text in describe(preset.agent)]
     lines += ["", "## API", "", f"::: jaxmbrl.agents.{name}", "    options:", "      show_root_heading: false"]

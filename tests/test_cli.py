@@ -98,6 +98,8 @@ def mistake(words, capfd):
         (["train", "pets", "pendulum", "--env.frame_stack", "0"], "env.frame_stack: got 0"),
         (["train", "pets", "brax/hopper", "--env.backend", "unreal"], "env.backend: got 'unreal'"),
         (["train", "sac", "gymnax/Breakout-MinAtar"], "Breakout-MinAtar"),
+        (["train", "dqn", "pendulum"], "dqn does not fit pendulum: pendulum: actions are continuous (Box of 1), needs"),
+        (["train", "dqn", "pendulum", "--agent.policy.decay", "0"], "agent.policy.decay: got 0, needs at least 1"),
         (["train", "mbpo", "pendulum", "--agent.rollouts", "7"], "agent.rollouts: got 7, needs a multiple of elites"),
         (["train", "mbpo", "pendulum", "--agent.real_ratio", "2"], "agent.real_ratio: got 2.0, needs 0.0 to 1.0"),
         (["train", "mbpo", "pendulum", "--agent.policy", "dqn"], "agent.policy: got 'dqn', needs one of"),

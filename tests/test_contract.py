@@ -17,6 +17,7 @@ import pytest
 from jaxmbrl import agents, envs, models, planners
 from jaxmbrl import replay as replays
 from jaxmbrl.agents import (
+    dqn,
     dreamer,
     ivg,
     latent,
@@ -39,13 +40,19 @@ from jaxmbrl.cli import listing
 from jaxmbrl.envs import classic, wrappers
 from jaxmbrl.models import ensemble, fitting, latent_dynamics, mdn_rnn, one_step, optimisers, rssm, simulator, vae
 from jaxmbrl.planners import cem
+from jaxmbrl.policies import dqn as dqn_policy
 from jaxmbrl.policies import imagination, imitation, ppo, td3, trpo
 from jaxmbrl.policies import sac as sac_policy
 from jaxmbrl.training import checkpoint
 from jaxmbrl.training.loop import random_action
+from jaxmbrl.types import Discrete
 from jaxmbrl.values import state_value
 
 ENV = envs.make("cartpole", episode_length=20)  # it terminates, and its reward and termination are known
+DISCRETE = ENV._replace(  # the same, pushed by one of three forces
+    spec=ENV.spec._replace(action=Discrete(3)),
+    step=lambda key, timestep, action: ENV.step(key, timestep, (action[None] - 1.0) * ENV.spec.box.high),
+)
 MEMBER = one_step.Config(hidden=(8,))
 PARTICLES = ensemble.Config(member=MEMBER, size=3, elites=3, particles=6)
 
@@ -100,7 +107,8 @@ def sequence_model_row(world):
 
 def system_row(name, config, **options):
     """An act, a slow and a fast update, as an epoch has them; the store holds what the act gave as ``extras``."""
-    agent = agents.load(name).make(ENV.spec, config, **options)
+    world = DISCRETE if name == "dqn" else ENV
+    agent = agents.load(name).make(world.spec, config, **options)
 
     def begin(key):
         key_init, key_memory = jax.random.split(key)
@@ -110,8 +118,8 @@ def system_row(name, config, **options):
     def advance(key, carry):
         state, memory = carry
         key_reset, key_act, key_fit, key_improve, key_data = jax.random.split(key, 5)
-        action, memory, extras = agent.act(state, key_act, memory, ENV.reset(key_reset), explore=True)
-        store = filled_store(key_data, extras)
+        action, memory, extras = agent.act(state, key_act, memory, world.reset(key_reset), explore=True)
+        store = filled_store(key_data, extras, world)
         state, fit_metrics = agent.fit(state, key_fit, store)
         state, metrics = agent.improve(state, key_improve, store)
         return (state, memory), (action, extras, fit_metrics, metrics)
@@ -119,12 +127,12 @@ def system_row(name, config, **options):
     return Row(begin, advance)
 
 
-def learner_row(learner, axes=(6,)):
+def learner_row(learner, axes=(6,), world=ENV):
     """Acting with and without exploration, and an update on a batch with ``axes`` (B; or B, T for trajectories)."""
 
     def advance(key, state):
         key_explore, key_exploit, key_data, key_update = jax.random.split(key, 4)
-        batch = experience(key_data, 6)
+        batch = experience(key_data, 6, world)
         explored = learner.act(state, key_explore, batch.obs[0], explore=True)
         exploited = learner.act(state, key_exploit, batch.obs[0], explore=False)
         batch = jax.tree.map(lambda leaf: leaf.reshape((*axes, *leaf.shape[1:])), batch)
@@ -145,18 +153,19 @@ def env_row(env):
     return Row(env.reset, advance)
 
 
-def experience(key, num):
+def experience(key, num, world=ENV):
     """``num`` first steps of episodes under random actions."""
 
     def one(key):
         key_reset, key_action, key_step = jax.random.split(key, 3)
-        return wrappers.auto_reset_step(ENV, key_step, ENV.reset(key_reset), random_action(key_action, ENV.spec))[0]
+        action = random_action(key_action, world.spec)
+        return wrappers.auto_reset_step(world, key_step, world.reset(key_reset), action)[0]
 
     return jax.vmap(one)(jax.random.split(key, num))
 
 
-def filled_store(key, extras):
-    data = experience(key, 12)._replace(extras=jax.tree.map(lambda leaf: jnp.stack([leaf] * 12), extras))
+def filled_store(key, extras, world):
+    data = experience(key, 12, world)._replace(extras=jax.tree.map(lambda leaf: jnp.stack([leaf] * 12), extras))
     return replays.from_rows(jax.tree.map(lambda leaf: leaf[:, None], data), cursor=0, size=12)
 
 
@@ -204,7 +213,9 @@ ON_POLICY_SIZES = {"hidden": (4,), "value_hidden": (4,), "value_epochs": 1, "val
 TRUST = trpo.Config(**ON_POLICY_SIZES)
 CLONED = imitation.Config(hidden=(4,), passes=2)
 ONE_PARTICLE = ensemble.Config(member=MEMBER, size=1, elites=1, particles=1)
+Q_NETWORK = dqn_policy.Config(hidden=(4,), learning_rate=1e-2, target_every=2, first_epsilon=0.5)
 SYSTEMS = {
+    "dqn": dqn.Config(policy=Q_NETWORK, batch_size=4, updates=2),
     "dreamer": dreamer.Config(
         model=LATENT, fit=LATENT_FIT, starts=3, policy=imagination.Config(hidden=(4,), horizon=2), updates=2
     ),
@@ -299,6 +310,7 @@ ROWS: dict[str, Callable[[], Row]] = {
     },
     **{f"model/{name}": lambda m=make: sequence_model_row(m()) for name, make in SEQUENCE_MODELS.items()},
     **{f"learner/{name}": lambda m=make: learner_row(m()) for name, make in LEARNERS.items()},
+    "learner/dqn": lambda: learner_row(dqn_policy.make(DISCRETE.spec, Q_NETWORK), world=DISCRETE),
     **{f"learner/{name}": lambda m=make: learner_row(m(), (2, 3)) for name, make in ON_POLICY.items()},
     **{f"system/{name}": lambda n=name, c=config: system_row(n, c) for name, config in SYSTEMS.items()},
     "system/dreamer_v3": lambda: system_row("dreamer", DREAMER_V3),

@@ -86,6 +86,20 @@ class Spec(NamedTuple):
         return isinstance(obs, jax.ShapeDtypeStruct) and len(obs.shape) == 3 and obs.dtype == jnp.uint8
 
     @property
+    def is_grid(self) -> bool:
+        """Whether an observation is one grid of 3 x 3 or more cells, bool [H, W, C]: what lies in each."""
+        obs = self.observation
+        is_planes = isinstance(obs, jax.ShapeDtypeStruct) and len(obs.shape) == 3 and obs.dtype == jnp.bool_
+        return is_planes and min(obs.shape[:2]) >= 3
+
+    @property
+    def num_actions(self) -> int:
+        """Number of discrete actions. Raises ValueError where actions are continuous."""
+        if not isinstance(self.action, Discrete):
+            raise ValueError(f"{self.name}: actions are continuous (Box of {self.action.size}), needs Discrete ones")
+        return self.action.num
+
+    @property
     def box(self) -> Box:
         """The bounds of a continuous action. Raises ValueError where actions are discrete."""
         if not isinstance(self.action, Box):

@@ -6,6 +6,7 @@ import test_policy_systems
 from jaxmbrl import agents
 
 ELSEWHERE = {
+    "dqn": "test_dqn.py",
     "dreamer": "test_latent_systems.py",
     "ivg": "test_ivg.py",
     "nagabandi": "test_nagabandi.py",

@@ -100,6 +100,21 @@ def test_pictures_are_shown_as_they_are(tmp_path):
             assert np.abs(shown - film[row]).max() < 10
 
 
+def test_grids_are_shown_in_a_colour_for_each_kind_of_thing(tmp_path):
+    film = np.zeros((4, 10, 10, 2), bool)
+    film[:, 3, 5, 0] = film[np.arange(4), np.arange(4), 2, 1] = True  # one stands still, one falls
+    with Image.open(animate("my_own", film, tmp_path / "grid.gif")) as picture:
+        assert picture.n_frames == 4 and picture.size == (300, 300)  # pyright: ignore
+        for row in range(4):
+            picture.seek(row)
+            shown = np.array(picture.convert("RGB"), int)[15::30, 15::30]
+            wanted = np.zeros((10, 10, 3))
+            wanted[3, 5], wanted[row, 2] = 255 * np.array(BLUE), 255 * np.array(RED)
+            assert np.abs(shown - wanted).max() < 10
+    chances = np.array([[[0.5, 0.0], [1.0, 1.0]]])
+    np.testing.assert_allclose(animation.coloured(chances), [[0.5 * np.array(BLUE), np.maximum(BLUE, RED)]], rtol=1e-6)
+
+
 def test_other_environments_get_their_observations_over_time(tmp_path):
     observations = np.stack([np.linspace(-1, 1, 30), np.linspace(1, -1, 30)], axis=1)
     path = animate("my_own", observations, tmp_path / "own.gif", backend="spring")

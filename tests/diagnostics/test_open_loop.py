@@ -10,6 +10,7 @@ from PIL import Image
 
 from jaxmbrl import envs
 from jaxmbrl.diagnostics import open_loop
+from jaxmbrl.envs.pixels.palette import VIOLET
 from jaxmbrl.models import latent_model, mdn_rnn, rssm, vae
 from jaxmbrl.types import TimeStep
 
@@ -85,6 +86,18 @@ def test_images_become_a_still_and_an_animation(tmp_path):
     assert frame.shape == ((32 + 2) * open_loop.ZOOM, 3 * 32 * open_loop.ZOOM, 3)
     middle = [frame[(2 + 12) * open_loop.ZOOM, (32 * column + 12) * open_loop.ZOOM] for column in range(3)]
     np.testing.assert_allclose(middle, [[255, 0, 0], [255, 0, 0], [128, 128, 128]], atol=2)
+
+
+def test_grids_are_coloured_before_they_are_compared(tmp_path):
+    """A kind of thing beyond the third, which is told wrongly, shows in all rows."""
+    seen = np.zeros((4, 10, 10, 5))
+    seen[np.arange(4), np.arange(4), 7, 4] = 1.0
+    files = open_loop.draw(seen, np.zeros_like(seen), 1, tmp_path / "open_loop", grid=True)
+    with Image.open(files[1]) as animation:
+        frame = np.asarray(animation.convert("RGB"), float)
+    cells = [frame[2 * open_loop.ZOOM + 1, (10 * column + 7) * open_loop.ZOOM + 1] for column in range(3)]
+    color = 255 * np.array(VIOLET)
+    np.testing.assert_allclose(cells, [color, np.zeros(3), 127.5 - 0.5 * color], atol=4)
 
 
 def test_vectors_become_curves(tmp_path):

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from jaxmbrl.types import Agent, Environment
 
 SYSTEMS: dict[str, str] = {
+    "dqn": "DQN, double by default: the yardstick for discrete actions (van Hasselt et al. 2016)",
     "dreamer": "Dreamer: an actor-critic in a latent model's imagination (Hafner et al. 2020, 2023)",
     "ivg": "Imagined Value Gradients: tasks that share one latent model (Byravan et al. 2019)",
     "mbpo": "MBPO: SAC on short rollouts branched from replayed states (Janner et al. 2019)",

@@ -139,13 +139,19 @@ def _small(spec: Spec) -> Preset:
         slow_rate=0.1,
         optimiser=optimisers.Config(learning_rate=1e-3),
     )
-    model, fit = small_model(spec), SMALL_FIT
+    agent = Config(starts=128, action_noise=0.0, model=small_model(spec), fit=SMALL_FIT, policy=policy)
+    schedule = Schedule(epochs=45, prefill=1000, epoch_steps=200, interact=2)
     if spec.is_image:  # half the work of a gradient step; and returns of a sparser signal, told by classes
-        model = replace(model, depth=8, reward_head="symexp_twohot")
-        fit = replace(fit, length=16)
-        policy = replace(policy, head="symexp_twohot", discount=0.97)
-    agent = Config(starts=128, action_noise=0.0, model=model, fit=fit, policy=policy)
-    return Preset(agent, Schedule(epochs=45, prefill=1000, epoch_steps=200, interact=2))
+        agent = replace(
+            agent,
+            model=replace(agent.model, depth=8, reward_head="symexp_twohot"),
+            fit=replace(agent.fit, length=16),
+            policy=replace(policy, head="symexp_twohot", discount=0.97),
+        )
+    if spec.is_grid:
+        agent = replace(agent, starts=64, model=replace(agent.model, depth=8))
+        schedule = replace(schedule, epochs=25)
+    return Preset(agent, schedule)
 
 
 def _v1(spec: Spec) -> Preset:

@@ -113,7 +113,8 @@ def small_model(spec: Spec) -> rssm.Config:
         free_nats=1.0,
         dynamics_scale=1.0,
         representation_scale=0.1,
-        observation_scale=1.0 if spec.is_image else 10.0,  # numbers of a vector shall be told to within a tenth
+        # Numbers of a vector shall be told to within a tenth.
+        observation_scale=1.0 if spec.is_image or spec.is_grid else 10.0,
         reward_scale=10.0,
     )
 

@@ -67,7 +67,8 @@ def animate(name: str, observations: ArrayLike, path: str | Path, **options: Any
 
     Args:
         name: of the environment, as in ``envs.make(name)``; one without a picture gets its observations over time.
-        observations: [T, O], of one episode, or pictures, uint8 [T, H, W, 3]; about `FRAMES` of them are shown.
+        observations: [T, O], of one episode, or pictures, uint8 [T, H, W, 3], or grids, bool [T, H, W, C]; about
+            `FRAMES` of them are shown.
         path: of the file to write; missing folders are made.
         **options: those that the environment was made with; the drawing keeps to lengths, limits and ``dt``.
 
@@ -78,6 +79,8 @@ def animate(name: str, observations: ArrayLike, path: str | Path, **options: Any
         ConfigError: ``observations`` are neither, not finite or none at all.
     """
     observations = np.asarray(observations)
+    if observations.dtype == np.bool_ and observations.ndim == 4:
+        observations = np.round(255 * coloured(observations)).astype(np.uint8)
     if observations.dtype == np.uint8 and observations.ndim == 4 and observations.shape[-1] == CHANNELS:
         if not len(observations):
             raise ConfigError("observations: got no pictures, needs at least one")
@@ -97,6 +100,16 @@ def animate(name: str, observations: ArrayLike, path: str | Path, **options: Any
     palette = _palette()
     flat = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in shown]
     return _write(flat, path, options, steps.step)
+
+
+def coloured(grids: ArrayLike) -> np.ndarray:
+    """Grids [..., H, W, C], or the chances of what lies in their cells, as pictures [..., H, W, 3] within [0, 1].
+
+    Each channel has a colour, and each cell the brightest of those that lie in it.
+    """
+    chances = np.asarray(grids, np.float32)
+    colors = np.array([SERIES[channel % len(SERIES)] for channel in range(chances.shape[-1])], np.float32)
+    return np.max(chances[..., None] * colors, axis=-2)
 
 
 def pictures(name: str, observations: ArrayLike, options: Mapping[str, Any]) -> np.ndarray:

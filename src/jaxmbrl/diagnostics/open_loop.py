@@ -8,12 +8,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 from PIL import Image
 
+from jaxmbrl.diagnostics.animation import coloured
+
 COLUMNS = 12  # frames in a still picture, at most
 ZOOM = 4  # pixels a pixel, in an animation
 SEEN, IMAGINED = "#3d5a6c", "#d1495b"
 
 
-def draw(seen: ArrayLike, imagined: ArrayLike, context: int, path: Path) -> tuple[Path, ...]:
+def draw(seen: ArrayLike, imagined: ArrayLike, context: int, path: Path, *, grid: bool = False) -> tuple[Path, ...]:
     """Write ``path``.png, and for images ``path``.gif as well.
 
     Args:
@@ -21,6 +23,7 @@ def draw(seen: ArrayLike, imagined: ArrayLike, context: int, path: Path) -> tupl
         imagined: like ``seen``; the first ``context`` of them are reconstructions of what was shown.
         context: frames that were shown to the model.
         path: of the files, without suffix.
+        grid: whether channels are kinds of things rather than colours, so that each gets a colour of its own.
 
     Returns:
         The files that were written.
@@ -29,6 +32,8 @@ def draw(seen: ArrayLike, imagined: ArrayLike, context: int, path: Path) -> tupl
     if seen.ndim == 2:
         return (_plot(seen, imagined, context, path.with_suffix(".png")),)
     imagined = np.clip(imagined, 0.0, 1.0)
+    if grid:
+        seen, imagined = coloured(seen), coloured(imagined)
     rows = {"seen": seen, "imagined": imagined, "error": 0.5 + 0.5 * (imagined - seen)}
     return (
         _still(rows, context, path.with_suffix(".png")),

@@ -2,7 +2,8 @@
 
 They need the extra ``jaxmbrl[gymnax]``, which is imported when an environment is made: it takes seconds. Its own
 automatic reset, which loses an episode's last observation, is left aside, and so is its time limit, which becomes ours.
-MinAtar's observations are 10 x 10 grids with a channel for each kind of thing.
+MinAtar's observations are 10 x 10 grids with a channel for each kind of thing: floats of 0 and 1 there, bool here,
+which takes a quarter of the memory where they are stored.
 """
 
 import importlib
@@ -71,32 +72,36 @@ def make(name: str, **params: Any) -> Environment:
             raise ConfigError(f"env.{field}: no such option{near(field, fields)}; {name} takes {', '.join(fields)}")
         if not isinstance(params[field], int | float) and not hasattr(params[field], "dtype"):
             raise ConfigError(f"env.{field}: got {params[field]!r}, needs a number")
-    return from_gymnax(env, defaults.replace(**params), name=name)
+    return from_gymnax(env, defaults.replace(**params), name=name, boolean=name.endswith("-MinAtar"))
 
 
-def from_gymnax(env: Any, params: Any, *, name: str) -> Environment:
+def from_gymnax(env: Any, params: Any, *, name: str, boolean: bool = False) -> Environment:
     """Adapt a gymnax ``Environment`` with its ``EnvParams``, as yet without a time limit.
 
     Args:
         env: the environment; its actions are one discrete choice or one box.
         params: its physical parameters.
         name: shown to users.
+        boolean: whether observations are of 0 and 1 only, and become bool.
 
     Raises:
         ConfigError: actions of another kind.
     """
 
+    def told(obs: Array) -> Array:
+        return obs.astype(bool) if boolean else obs
+
     def reset(key: Key) -> TimeStep:
         obs, state = env.reset_env(key, params)
-        return TimeStep(state, obs, jnp.zeros(()), jnp.zeros((), bool), jnp.zeros((), bool))
+        return TimeStep(state, told(obs), jnp.zeros(()), jnp.zeros((), bool), jnp.zeros((), bool))
 
     def step(key: Key, timestep: TimeStep, action: Array) -> TimeStep:
         obs, state, reward, terminated, _ = env.step_env(key, timestep.state, action, params)
-        return TimeStep(state, obs, reward, terminated, timestep.truncated)
+        return TimeStep(state, told(obs), reward, terminated, timestep.truncated)
 
     spec = Spec(
         name=name,
-        observation=shapes(lambda key: env.reset_env(key, params)[0], jax.random.key(0)),
+        observation=shapes(lambda key: told(env.reset_env(key, params)[0]), jax.random.key(0)),
         action=_actions(env.action_space(params), name),
         episode_length=int(params.max_steps_in_episode),
     )

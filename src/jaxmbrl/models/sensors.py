@@ -1,7 +1,8 @@
 """Sensors: how observations enter a latent model, and how it learns to tell what will be seen.
 
-Vectors pass through symlog (their angles as sine and cosine), images through convolutions. Either is reconstructed by
-a Gaussian of variance 1, whose loss is summed over the observation.
+Vectors pass through symlog (their angles as sine and cosine), images and grids through convolutions. Vectors and images
+are reconstructed by a Gaussian of variance 1, a grid by the chance that each cell holds each kind of thing (Bernoulli);
+their losses are summed over the observation.
 """
 
 from collections.abc import Callable
@@ -10,10 +11,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from jaxmbrl.config import ConfigError
 from jaxmbrl.models import angles
-from jaxmbrl.models.convolution import Decoder, Encoder, scaled
+from jaxmbrl.models.convolution import Decoder, Encoder, GridDecoder, GridEncoder, scaled
 from jaxmbrl.models.heads import symexp, symlog
 from jaxmbrl.models.networks import MLP
 from jaxmbrl.types import Array, Key, PyTree, Spec
@@ -26,7 +28,8 @@ class Sensor(NamedTuple):
         size: length of an embedding (I).
         init: ``(key, features [F]) -> params``; ``features`` shows what the decoder reads.
         embed: ``(params, obs) -> [I]``.
-        seen: ``(obs) -> array``, what is told of an observation: angles as sine and cosine, pixels within [0, 1].
+        seen: ``(obs) -> array``, what is told of an observation: angles as sine and cosine, pixels and cells within
+            [0, 1].
         reconstruct: ``(params, features) -> array``, the same as it is expected.
         loss: ``(params, features, obs) -> []``, negative log-likelihood without its constant.
     """
@@ -48,18 +51,21 @@ def make(
         spec: of an environment.
         layer: ``(hidden, outputs) -> MLP``.
         layers: hidden widths of a vector's encoder and decoder.
-        embedding: length of a vector's embedding.
-        **convolution: options of an image's encoder and decoder.
+        embedding: length of a vector's or grid's embedding.
+        **convolution: options of an image's or grid's encoder and decoder.
 
     Raises:
-        ConfigError: for observations that are neither vectors nor images of a side that `convolution` knows.
+        ConfigError: for observations that are no vectors, no grids, and no images of a side that `convolution` knows.
     """
     obs = spec.observation
     if isinstance(obs, jax.ShapeDtypeStruct) and len(obs.shape) == 1:
         return _vector(spec, layer(layers, embedding), layer(layers, obs.shape[0] + len(spec.angles)))
     if spec.is_image:
         return _image(obs.shape, Encoder(**convolution), Decoder(obs.shape, **convolution))
-    raise ConfigError(f"{spec.name}: observation is {obs}, needs one vector or one image (uint8)")
+    if spec.is_grid:
+        return _grid(obs.shape, GridEncoder(embedding, **convolution), GridDecoder(obs.shape, embedding, **convolution))
+    needs = "one vector, one image (uint8) or one grid (bool, 3 x 3 or more)"
+    raise ConfigError(f"{spec.name}: observation is {obs}, needs {needs}")
 
 
 def _vector(spec: Spec, encoder: MLP, decoder: MLP) -> Sensor:
@@ -101,4 +107,27 @@ def _image(shape: tuple[int, ...], encoder: Encoder, decoder: Decoder) -> Sensor
 
     return Sensor(
         size, init, embed, lambda obs: scaled(obs) + 0.5, lambda params, features: predict(params, features) + 0.5, loss
+    )
+
+
+def _grid(shape: tuple[int, ...], encoder: GridEncoder, decoder: GridDecoder) -> Sensor:
+    def init(key: Key, features: Array) -> PyTree:
+        key_encoder, key_decoder = jax.random.split(key)
+        grid = jnp.zeros(shape)
+        return {"encoder": encoder.init(key_encoder, grid), "decoder": decoder.init(key_decoder, features)}
+
+    def seen(obs: Array) -> Array:
+        return obs.astype(jnp.float32)
+
+    def embed(params: PyTree, obs: Array) -> Array:
+        return jnp.asarray(encoder.apply(params["encoder"], obs))
+
+    def logits(params: PyTree, features: Array) -> Array:
+        return jnp.asarray(decoder.apply(params["decoder"], features))
+
+    def loss(params: PyTree, features: Array, obs: Array) -> Array:
+        return jnp.sum(optax.sigmoid_binary_cross_entropy(logits(params, features), seen(obs)))
+
+    return Sensor(
+        encoder.width, init, embed, seen, lambda params, features: jax.nn.sigmoid(logits(params, features)), loss
     )

@@ -126,7 +126,8 @@ def imagined(
     known = jax.tree.map(lambda leaf: leaf[: length + 1], timesteps)
     foresee = jax.jit(partial(program.agent.foresee, context=CONTEXT))
     told = foresee(agent_state, key, known, actions[:length])
-    return open_loop.draw(told.seen, told.imagined, CONTEXT, directory / "open_loop")
+    grid = program.env.spec.is_grid
+    return open_loop.draw(told.seen, told.imagined, CONTEXT, directory / "open_loop", grid=grid)
 
 
 def view(run: manifest.Run, timesteps: TimeStep, directory: Path) -> Path:
