@@ -208,4 +208,4 @@ def _small(spec: Spec) -> Preset:
 
 def _paper(spec: Spec) -> Preset:
     """The defaults, a gradient step for each environment step; sizes are ours, since the paper's code is not public."""
-    return Preset(Config(action_noise=0.0), Schedule(epochs=1000, prefill=1000, epoch_steps=spec.episode_length))
+    return Preset(Config(), Schedule(epochs=1000, prefill=1000, epoch_steps=spec.episode_length))
