@@ -213,7 +213,7 @@ ON_POLICY_SIZES = {"hidden": (4,), "value_hidden": (4,), "value_epochs": 1, "val
 TRUST = trpo.Config(**ON_POLICY_SIZES)
 CLONED = imitation.Config(hidden=(4,), passes=2)
 ONE_PARTICLE = ensemble.Config(member=MEMBER, size=1, elites=1, particles=1)
-Q_NETWORK = dqn_policy.Config(hidden=(4,), learning_rate=1e-2, target_every=2, first_epsilon=0.5)
+Q_NETWORK = dqn_policy.Config(hidden=(4,), optimiser="adam", learning_rate=1e-2, target_every=2, first_epsilon=0.5)
 SYSTEMS = {
     "dqn": dqn.Config(policy=Q_NETWORK, batch_size=4, updates=2),
     "dreamer": dreamer.Config(
