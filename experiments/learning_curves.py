@@ -37,7 +37,7 @@ class Variant(NamedTuple):
     """A system with fields that differ from its preset.
 
     Attributes:
-        label: as in the legend.
+        label: as in the legend, without what is of the schedule.
         system: its name.
         words: for each of ``agent``, ``env`` and ``schedule`` a table from paths to texts.
     """
@@ -67,7 +67,7 @@ def variants(text: str) -> list[Variant]:
         rest, words = split_dotted([f"--{field}" for field in fields])
         if rest or not all("=" in field for field in fields):
             raise ConfigError(f"systems: got {word!r}, needs SYSTEM or SYSTEM:agent.FIELD=VALUE")
-        label = ", ".join(field.removeprefix("agent.") for field in fields)
+        label = ", ".join(field.removeprefix("agent.") for field in fields if not field.startswith("schedule."))
         found.append(Variant(f"{system} ({label})" if label else system, system, words))
     labels = [variant.label for variant in found]
     if len(set(labels)) < len(labels):

@@ -73,7 +73,7 @@ def test_learns_to_choose():
     """Of three actions, by REINFORCE on returns scaled by their range, in a model with categorical latents.
 
     Doing nothing scores -3.3 on average, the optimum about -0.3. Eight seeds of a pilot had -0.35 to -2.2, -0.9 on
-    average. Planted: PLANTED
+    average. Planted: advantages of the wrong sign gave -87.
     """
     env = integrator.make(discrete=True)
     policy = dataclasses.replace(POLICY, gradient="reinforce", scale_returns=True, entropy=3e-3)
