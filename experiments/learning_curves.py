@@ -163,7 +163,7 @@ def run(argv: list[str]) -> None:
     options.out.parent.mkdir(parents=True, exist_ok=True)
     write_csv(options.out.with_suffix(".csv"), curves)
     what = chosen[0].label if len(chosen) == 1 else "systems"
-    title = f"{what} ({options.preset}): median and interquartile range of {options.seeds} seeds"
+    title = f"{what}, {options.preset}\nmedian and interquartile range of {options.seeds} seeds"
     plot(options.out.with_suffix(".png"), title, curves, evaluated=options.eval_episodes)
 
 
