@@ -37,7 +37,7 @@ def start(directory, *words, devices=1):
 
 
 def end(process):
-    out, said = process.communicate(timeout=120)
+    out, said = process.communicate(timeout=300)
     assert process.returncode == 0, said
     return out, said
 
