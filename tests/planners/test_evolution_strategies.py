@@ -1,6 +1,10 @@
 """CMA-ES against a float64 loop written from the tutorial (arXiv:1604.00772); the simple ES against its own."""
 
 import functools
+import os
+import subprocess
+import sys
+import textwrap
 
 import jax
 import jax.numpy as jnp
@@ -187,3 +191,23 @@ def test_the_simple_strategy_climbs_and_stays_where_nothing_tells(key):
 def test_odd_populations_are_named():
     with pytest.raises(ConfigError, match="population: got 7, needs an even number"):
         es.Config(population=7)
+
+
+def test_seeds_on_several_devices_do_not_wait_for_ever():
+    """Two seeds on each of two devices, in a process of their own: batches of eigenvalues hung there for good."""
+    program = """
+        import jax, jax.numpy as jnp
+        from jaxmbrl import training
+        from jaxmbrl.planners import cmaes
+        def run(key):
+            def step(total, key):
+                x = jax.random.normal(key, (60, 60))
+                return jnp.tanh(total + cmaes.roots(x @ x.T + jnp.eye(60))[0].sum()), None
+            return jax.lax.scan(step, jnp.zeros(()), jax.random.split(key, 500))[0]
+        assert jax.device_count() == 2
+        print(jax.jit(training.over_seeds(run, 4))(jax.random.split(jax.random.key(0), 4)).shape)
+    """
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    command = [sys.executable, "-c", textwrap.dedent(program)]
+    done = subprocess.run(command, env=os.environ | flags, capture_output=True, text=True, timeout=100, check=True)
+    assert done.stdout == "(4,)\n"

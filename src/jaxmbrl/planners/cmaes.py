@@ -119,9 +119,25 @@ def begin(mean: Array, std: float | Array) -> State:
 
 def roots(covariance: Array) -> tuple[Array, Array]:
     """The symmetric square root of C [n, n] and its inverse."""
-    eigenvalues, vectors = jnp.linalg.eigh(covariance)
+    eigenvalues, vectors = jax.lax.platform_dependent(covariance, cpu=_eigh_in_turn, default=_eigh)
     scale = jnp.sqrt(jnp.maximum(eigenvalues, MIN_EIGENVALUE * eigenvalues[-1]))
     return (vectors * scale) @ vectors.T, (vectors / scale) @ vectors.T
+
+
+def _eigh(matrix: Array) -> tuple[Array, Array]:
+    """Eigenvalues [n], rising, and eigenvectors [n, n], in columns."""
+    eigenvalues, vectors = jnp.linalg.eigh(matrix)
+    return eigenvalues, vectors
+
+
+@jax.custom_batching.sequential_vmap
+def _eigh_in_turn(matrix: Array) -> tuple[Array, Array]:
+    """`_eigh`, of a batch one after another: LAPACK would share it out among threads.
+
+    Those threads are the ones that run the program. Where each core is a device (`training.over_seeds`), all of them
+    then wait for a thread that is free, for ever (jaxlib 0.10).
+    """
+    return _eigh(matrix)
 
 
 def tell(state: State, inverse_root: Array, candidates: Array, scores: Array, numbers: Constants) -> State:
