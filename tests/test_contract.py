@@ -313,12 +313,6 @@ ROWS: dict[str, Callable[[], Row]] = {
     "learner/dqn": lambda: learner_row(dqn_policy.make(DISCRETE.spec, Q_NETWORK), world=DISCRETE),
     **{f"learner/{name}": lambda m=make: learner_row(m(), (2, 3)) for name, make in ON_POLICY.items()},
     **{f"system/{name}": lambda n=name, c=config: system_row(n, c) for name, config in SYSTEMS.items()},
-    "system/dreamer_v3": lambda: system_row("dreamer", DREAMER_V3),
-    "system/poplin_p": lambda: system_row(
-        "poplin", dataclasses.replace(SYSTEMS["poplin"], variant="p_sep", distillation="average")
-    ),
-    "system/pets_with_value": lambda: system_row("pets", dataclasses.replace(SYSTEMS["pets"], terminal_value=VALUE)),
-    "system/pets_with_prior": lambda: system_row("pets", dataclasses.replace(SYSTEMS["pets"], prior=CLONED)),
     "system/pets_on_simulator": lambda: system_row(
         "pets", pets.Config(horizon=3, model=simulator.Config(), planner=cem.Config(12, 3, 2)), env=ENV
     ),
@@ -345,6 +339,14 @@ SLOW: dict[str, Callable[[], Row]] = {
         **{name: {"size": 8, "episode_length": 2} for name in envs.names() if name.startswith("pixels/")},
     }.items()
     if f"env/{name}" not in ROWS and not name.startswith("pixels/brax/")
+}
+SLOW |= {  # systems with other options than above, whose parts have rows and learning tests of their own
+    "system/dreamer_v3": lambda: system_row("dreamer", DREAMER_V3),
+    "system/poplin_p": lambda: system_row(
+        "poplin", dataclasses.replace(SYSTEMS["poplin"], variant="p_sep", distillation="average")
+    ),
+    "system/pets_with_value": lambda: system_row("pets", dataclasses.replace(SYSTEMS["pets"], terminal_value=VALUE)),
+    "system/pets_with_prior": lambda: system_row("pets", dataclasses.replace(SYSTEMS["pets"], prior=CLONED)),
 }
 SLOW["env/pixels/brax"] = lambda: env_row(envs.make("pixels/brax/inverted_pendulum", size=8, episode_length=2))
 
