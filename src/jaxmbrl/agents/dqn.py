@@ -6,18 +6,12 @@ Observations are vectors, or grids such as MinAtar's, which a small convolution 
 with the numbers of MinAtar's own baseline (Young and Tian 2019, arXiv:1903.03176).
 """
 
-from functools import partial
-
-import jax
-
 from jaxmbrl.agents import off_policy
 from jaxmbrl.agents.presets import Preset, choose
 from jaxmbrl.config import configurable, option
 from jaxmbrl.policies import dqn
-from jaxmbrl.policies.dqn import State
-from jaxmbrl.replay import Replay
 from jaxmbrl.schedule import Schedule
-from jaxmbrl.types import Agent, Environment, Key, Learner, Metrics, Spec
+from jaxmbrl.types import Agent, Environment, Spec
 
 
 @configurable
@@ -33,24 +27,7 @@ def make(spec: Spec, config: Config | None = None, *, env: Environment | None = 
     """Bind the learner to an environment. Raises ValueError as `policies.dqn.make` does."""
     del env
     config = config or Config()
-    learner = dqn.make(spec, config.policy)
-    return Agent(
-        init=partial(_init, learner),
-        memory=off_policy.no_memory,
-        act=partial(off_policy.act, learner.act, lambda state: state),
-        fit=lambda state, key, replay: (state, {}),
-        improve=partial(_improve, learner, config),
-    )
-
-
-def _init(learner: Learner, key: Key) -> State:
-    key_policy, _ = jax.random.split(key)  # as an agent with a model splits it
-    return learner.init(key_policy)
-
-
-def _improve(learner: Learner, config: Config, state: State, key: Key, replay: Replay) -> tuple[State, Metrics]:
-    draw = off_policy.replayed(replay, config.batch_size)
-    return off_policy.improve(learner.update, draw, config.updates, state, key)
+    return off_policy.model_free(dqn.make(spec, config.policy), config.batch_size, config.updates)
 
 
 def preset(name: str, spec: Spec) -> Preset:

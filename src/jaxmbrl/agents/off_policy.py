@@ -9,10 +9,25 @@ import jax.numpy as jnp
 
 from jaxmbrl import replay as replays
 from jaxmbrl.replay import Replay
-from jaxmbrl.types import Array, Key, Metrics, PyTree, TimeStep, Transition
+from jaxmbrl.types import Agent, Array, Key, Metrics, PyTree, TimeStep, Transition
 
 Draw = Callable[[Key, Key], Transition]  # (key of real data, key of anything else) -> batch [B]
 Update = Callable[[Any, Key, Transition], tuple[Any, Metrics]]
+
+
+def model_free(learner: Any, batch_size: int, updates: int) -> Agent:
+    """An agent that is a learner: ``updates`` gradient steps on replayed batches after each interaction."""
+
+    def improve_on(state: Any, key: Key, replay: Replay) -> tuple[Any, Metrics]:
+        return improve(learner.update, replayed(replay, batch_size), updates, state, key)
+
+    return Agent(
+        init=lambda key: learner.init(jax.random.split(key)[0]),  # as an agent with a model splits it
+        memory=no_memory,
+        act=partial(act, learner.act, lambda state: state),
+        fit=lambda state, key, replay: (state, {}),
+        improve=improve_on,
+    )
 
 
 def no_memory(agent_state: PyTree, key: Key) -> tuple[()]:

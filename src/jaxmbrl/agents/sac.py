@@ -3,20 +3,15 @@
 after each step:  ``updates`` gradient steps on batches of replayed transitions
 """
 
-from functools import partial
 from typing import Any
-
-import jax
 
 from jaxmbrl import policies
 from jaxmbrl.agents import off_policy
 from jaxmbrl.agents.presets import Preset, choose
 from jaxmbrl.config import configurable, option
 from jaxmbrl.policies import sac
-from jaxmbrl.policies.actor_critic import ActorCritic
-from jaxmbrl.replay import Replay
 from jaxmbrl.schedule import Schedule
-from jaxmbrl.types import Agent, Environment, Key, Metrics, Spec
+from jaxmbrl.types import Agent, Environment, Spec
 
 
 @configurable
@@ -32,24 +27,7 @@ def make(spec: Spec, config: Config | None = None, *, env: Environment | None = 
     """Bind the learner to an environment. Raises ValueError where actions are discrete."""
     del env
     config = config or Config()
-    learner = policies.make_actor_critic(spec, config.policy)
-    return Agent(
-        init=partial(_init, learner),
-        memory=off_policy.no_memory,
-        act=partial(off_policy.act, learner.act, lambda state: state),
-        fit=lambda state, key, replay: (state, {}),
-        improve=partial(_improve, learner, config),
-    )
-
-
-def _init(learner: ActorCritic, key: Key) -> Any:
-    key_policy, _ = jax.random.split(key)  # as an agent with a model splits it
-    return learner.init(key_policy)
-
-
-def _improve(learner: ActorCritic, config: Config, state: Any, key: Key, replay: Replay) -> tuple[Any, Metrics]:
-    draw = off_policy.replayed(replay, config.batch_size)
-    return off_policy.improve(learner.update, draw, config.updates, state, key)
+    return off_policy.model_free(policies.make_actor_critic(spec, config.policy), config.batch_size, config.updates)
 
 
 def preset(name: str, spec: Spec) -> Preset:
