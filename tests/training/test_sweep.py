@@ -260,7 +260,7 @@ def test_the_command_gives_the_same_table_on_one_and_on_four_devices(tmp_path):
     for devices in (1, 4):
         directory = tmp_path / str(devices)
         words = [*SWEEP, "--seeds", "3", "--vary", "agent.rate=0.1,0.3", "--run-dir", str(directory)]
-        flags = f"--xla_force_host_platform_device_count={devices}"
+        flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
         ran = subprocess.run(
             [sys.executable, "-c", PROGRAM, *words],
             env={**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": ":".join(sys.path)},

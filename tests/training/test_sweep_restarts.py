@@ -24,15 +24,18 @@ from jaxmbrl import cli
 tiny_system.install()
 sys.exit(cli.main())
 """
-EPOCHS = 150
+EPOCHS = 60
+SELDOM = 1000.0  # seconds
 SWEEP = ["sweep", *tiny_system.ARGUMENTS, "--seeds", "3", "--vary", "agent.rate=0.1,0.3", "--vary", "agent.size=2,3"]
-SWEEP += ["--schedule.epochs", str(EPOCHS), "--checkpoint-seconds", "0.02"]
+SWEEP += ["--schedule.epochs", str(EPOCHS)]
 
 
-def start(directory, *words, devices=1):
-    flags = f"--xla_force_host_platform_device_count={devices}"
+def start(directory, *words, devices=1, saving=0.02):
+    """A sweep of its own process, which saves after ``saving`` seconds: often, to be stopped, or as good as never."""
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
     environment = {**os.environ, "XLA_FLAGS": flags, "JAX_COMPILATION_CACHE_DIR": str(TESTS.parent / ".cache" / "jax")}
     command = [sys.executable, "-c", PROGRAM, *SWEEP, "--run-dir", str(directory), *words]
+    command += ["--checkpoint-seconds", str(saving)]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -75,30 +78,30 @@ def check(directory, straight):
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory):
     directory = tmp_path_factory.mktemp("straight") / "sweep"
-    end(start(directory))
+    end(start(directory, saving=SELDOM))
     return directory
 
 
 def test_killed_and_taken_up_on_other_numbers_of_devices(straight, tmp_path):
     directory = tmp_path / "sweep"
-    stop(start(directory), directory, 30)
-    said = stop(start(directory, devices=2), directory, 70)
+    stop(start(directory), directory, 12)
+    said = stop(start(directory, devices=2), directory, 26)
     assert "wave 1/2: 6 runs" in said and "epoch 1/" not in said, "it began anew"
-    said = stop(start(directory, devices=4), directory, 100, kind=signal.SIGTERM)
+    said = stop(start(directory, devices=4), directory, 40, kind=signal.SIGTERM)
     assert "saving after this epoch" in said
-    _, said = end(start(directory, devices=4))
-    assert "epoch 1/150" not in said.split("wave 2/2")[0]
+    _, said = end(start(directory, devices=4, saving=SELDOM))
+    assert f"epoch 1/{EPOCHS}" not in said.split("wave 2/2")[0]
     check(directory, straight)
 
 
 def test_damaged_checkpoints_cost_time_only(straight, tmp_path):
     directory = tmp_path / "sweep"
-    stop(start(directory), directory, 30)
+    stop(start(directory), directory, 12)
     for path in (directory / "wave-0" / "checkpoints").rglob("*"):
         if path.is_file():
             path.write_bytes(b"")
-    _, said = end(start(directory))
-    assert "warning:" in said and "epoch 1/150" in said
+    _, said = end(start(directory, saving=SELDOM))
+    assert "warning:" in said and f"epoch 1/{EPOCHS}" in said
     check(directory, straight)
 
 
@@ -108,21 +111,21 @@ def free_port():
         return listening.getsockname()[1]
 
 
-def together(directory, processes, devices=1):
+def together(directory, processes, devices=1, saving=0.02):
     words = ["--coordinator", f"localhost:{free_port()}", "--processes", str(processes)]
-    return [start(directory, *words, "--process", str(i), devices=devices) for i in range(processes)]
+    return [start(directory, *words, "--process", str(i), devices=devices, saving=saving) for i in range(processes)]
 
 
 def test_two_processes_share_a_sweep(straight, tmp_path):
     """Killed, taken up by one process, killed again, and finished by two others."""
     directory = tmp_path / "sweep"
     processes = together(directory, 2, devices=2)
-    stop(processes[1], directory, 30, wave=1)
+    stop(processes[1], directory, 12, wave=1)
     processes[0].kill()
     processes[0].communicate()
     assert (directory / "wave-1").exists()
-    stop(start(directory, devices=4), directory, 80, wave=1)
-    outcomes = [end(process) for process in together(directory, 2)]
+    stop(start(directory, devices=4), directory, 30, wave=1)
+    outcomes = [end(process) for process in together(directory, 2, saving=SELDOM)]
     assert "best: jaxmbrl train tiny pendulum" in outcomes[0][0] and "best:" not in outcomes[1][0]
     assert all(out.splitlines()[-1] == str(directory) for out, _ in outcomes)
     check(directory, straight)
