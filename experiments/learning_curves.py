@@ -102,11 +102,11 @@ def learn(study: Study, seeds: int) -> Curve:
     return {"env_steps": np.asarray(metrics["env_steps"])[0], "returns": returns}
 
 
-def write_csv(path: Path, curves: Curves) -> None:
+def write_csv(path: Path, curves: Curves, *, evaluated: int) -> None:
     """One row for each environment, system, seed and epoch."""
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["env", "system", "seed", "env_steps", "episode_return"])
+        writer.writerow(["env", "system", "seed", "env_steps", "eval_return" if evaluated else "episode_return"])
         for name, by_system in curves.items():
             for system, curve in by_system.items():
                 for seed, returns in enumerate(curve["returns"]):
@@ -161,7 +161,7 @@ def run(argv: list[str]) -> None:
         for name, by_system in studies.items()
     }
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    write_csv(options.out.with_suffix(".csv"), curves)
+    write_csv(options.out.with_suffix(".csv"), curves, evaluated=options.eval_episodes)
     what = chosen[0].label if len(chosen) == 1 else "systems"
     title = f"{what}, {options.preset}\nmedian and interquartile range of {options.seeds} seeds"
     plot(options.out.with_suffix(".png"), title, curves, evaluated=options.eval_episodes)

@@ -17,8 +17,8 @@ CACHE = Path(__file__).parent.parent / ".cache" / "jax"
 
 # Loops fused the plain way compile in two thirds of the time; and two workers leave no core to compile parts on.
 QUICK = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
-KNOWN = jax.__version_info__ < (0, 11)  # a process whose XLA does not know a flag ends there
-os.environ["XLA_FLAGS"] = f"{QUICK * KNOWN} {os.environ.get('XLA_FLAGS', '')}"  # read with the first program
+if jax.__version_info__ < (0, 11):  # later ones end a process for a flag that they do not know any more
+    os.environ["XLA_FLAGS"] = f"{QUICK} {os.environ.get('XLA_FLAGS', '')}"  # read with the first program
 jax.config.update("jax_compilation_cache_dir", str(CACHE))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 jax.config.update("jax_debug_nans", True)

@@ -25,6 +25,7 @@ def test_variants_run_beside_their_system(learning_curves, tmp_path):
     argv = [systems, "pendulum", "--seeds", "2", "--eval-episodes", "1", "--out", str(tmp_path / "curves")]
     learning_curves.run(argv)
     rows = list(csv.DictReader((tmp_path / "curves.csv").open()))
+    assert list(rows[0]) == ["env", "system", "seed", "env_steps", "eval_return"]
     labels = [row["system"] for row in rows]
     assert [labels.count(label) for label in ("tiny", "tiny (rate=0.5)")] == [2 * 4, 2 * 2]
     assert (tmp_path / "curves.png").stat().st_size > 1000

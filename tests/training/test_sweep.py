@@ -138,6 +138,12 @@ def test_a_directory_is_one_process_s_at_a_time(swept, tmp_path, capsys):
         store.check(sweep, tmp_path / "killed")
 
 
+def test_a_number_of_tasks_that_is_none_is_named(monkeypatch):
+    monkeypatch.setenv(hosts.STEP_TASKS, "two")
+    with pytest.raises(ConfigError, match="SLURM_STEP_NUM_TASKS: got 'two', needs a number"):
+        hosts.join()
+
+
 def test_lost_rows_of_a_wave_and_a_signal_at_its_end_leave_no_gap(tmp_path, monkeypatch, capsys):
     """Without its rows a wave begins anew, whatever checkpoint it has; a signal in the last epoch finds all done."""
     sweep, place, append = make(("agent.rate=0.1",), seeds=3), tmp_path / "sweep", metrics.append
@@ -260,7 +266,7 @@ def test_the_command_gives_the_same_table_on_one_and_on_four_devices(tmp_path):
     for devices in (1, 4):
         directory = tmp_path / str(devices)
         words = [*SWEEP, "--seeds", "3", "--vary", "agent.rate=0.1,0.3", "--run-dir", str(directory)]
-        flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
+        flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
         ran = subprocess.run(
             [sys.executable, "-c", PROGRAM, *words],
             env={**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": ":".join(sys.path)},

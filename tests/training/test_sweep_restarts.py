@@ -32,7 +32,7 @@ SWEEP += ["--schedule.epochs", str(EPOCHS)]
 
 def start(directory, *words, devices=1, saving=0.02):
     """A sweep of its own process, which saves after ``saving`` seconds: often, to be stopped, or as good as never."""
-    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
     environment = {**os.environ, "XLA_FLAGS": flags, "JAX_COMPILATION_CACHE_DIR": str(TESTS.parent / ".cache" / "jax")}
     command = [sys.executable, "-c", PROGRAM, *SWEEP, "--run-dir", str(directory), *words]
     command += ["--checkpoint-seconds", str(saving)]

@@ -37,7 +37,10 @@ def join(coordinator: str | None = None, processes: int | None = None, process: 
         for name, value in (("processes", processes), ("process", process)):
             if value is not None:
                 raise ConfigError(f"{name}: got {value}, needs --coordinator HOST:PORT beside it")
-        if int(os.environ.get(STEP_TASKS, "1")) <= 1:
+        tasks = os.environ.get(STEP_TASKS, "1")
+        if not tasks.isdigit():
+            raise ConfigError(f"{STEP_TASKS}: got {tasks!r}, needs a number, as srun sets it")
+        if int(tasks) <= 1:
             return ALONE
     else:
         _check(coordinator, processes, process)
