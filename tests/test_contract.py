@@ -425,7 +425,9 @@ def begin_keys(index=0):
 
 
 def kinds(tree):
-    return jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype, leaf.weak_type), jax.eval_shape(lambda: tree))
+    """Of the leaves by path; mjx's states hold arrays beside their leaves, so that two of them have no ``==``."""
+    leaves = jax.tree_util.tree_leaves_with_path(jax.eval_shape(lambda: tree))
+    return {jax.tree_util.keystr(path): (leaf.shape, leaf.dtype, leaf.weak_type) for path, leaf in leaves}
 
 
 def numbers(tree):

@@ -239,11 +239,11 @@ def _damaged(where: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # Orbax raises whatever its layers raise.
+        gc.collect()  # They speak up as they go; it takes seconds in a process with many compiled programs.
         hook = partial(_unless_abandoned, hook)  # Some of them speak up much later,
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # here too.
         raise ConfigError(f"{where}: damaged ({type(error).__name__}), needs a complete checkpoint") from error
     finally:
-        gc.collect()
         sys.unraisablehook = hook
 
 
