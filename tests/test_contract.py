@@ -454,7 +454,7 @@ def loop(case, index=0):
 
 
 def test_jit_changes_nothing(case):
-    slow = ("system/", "learner/", "model/rssm/", "model/mdn_rnn/", "model/latent_dynamics", "env/brax/", "env/pixels/")
+    slow = ("system/", "model/rssm/", "model/mdn_rnn/", "model/latent_dynamics", "env/brax/", "env/pixels/brax")
     if case.name.startswith(slow):
         pytest.skip("up to a minute of small compilations, for what the rows or tests of its parts show")
     key_begin, key_steps = begin_keys()

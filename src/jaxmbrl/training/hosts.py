@@ -38,7 +38,7 @@ def join(coordinator: str | None = None, processes: int | None = None, process: 
             if value is not None:
                 raise ConfigError(f"{name}: got {value}, needs --coordinator HOST:PORT beside it")
         tasks = os.environ.get(STEP_TASKS, "1")
-        if not tasks.isdigit():
+        if not tasks.isdecimal():
             raise ConfigError(f"{STEP_TASKS}: got {tasks!r}, needs a number, as srun sets it")
         if int(tasks) <= 1:
             return ALONE
