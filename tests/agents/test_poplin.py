@@ -15,9 +15,10 @@ from jaxmbrl.agents import mpc, pets, poplin
 from jaxmbrl.config import ConfigError
 from jaxmbrl.models import ensemble, fitting, one_step
 from jaxmbrl.planners import cem
+from jaxmbrl.planners.candidates import report
 from jaxmbrl.policies import imitation
 from jaxmbrl.schedule import Schedule
-from jaxmbrl.types import Transition
+from jaxmbrl.types import Planner, Transition
 
 LENGTH = 15
 ENV = envs.make("linear_quadratic", episode_length=LENGTH)
@@ -64,9 +65,10 @@ def test_poplin_a_around_nothing_is_pets(key, variant, propagation):
             mpc.AgentState(state.model, ()), key_act, other_memory, timestep, explore=True
         )
         np.testing.assert_allclose(action, other_action, rtol=1e-5, atol=1e-6)
-        np.testing.assert_allclose(memory.mean, other_memory.mean, rtol=1e-5, atol=1e-6)
+        plan = memory.plan if variant == "a_init" else memory
+        np.testing.assert_allclose(plan.mean, other_memory.mean, rtol=1e-5, atol=1e-6)
         timestep = ENV.step(key_env, timestep, action)
-    assert np.abs(memory.mean).max() > 0.1
+    assert np.abs(plan.mean).max() > 0.1
 
 
 @pytest.mark.parametrize("propagation", ["expectation", "tsinf"])
@@ -83,9 +85,34 @@ def test_pets_around_a_prior_is_poplin_a(key, propagation):
         action, memory, _ = act(state, key_act, memory, timestep, explore=True)
         other_action, other_memory, planned = other_act(other_state, key_act, other_memory, timestep, explore=True)
         np.testing.assert_allclose(action, other_action, rtol=1e-5, atol=1e-6)
-        np.testing.assert_allclose(memory.mean, other_memory.mean, rtol=1e-5, atol=1e-6)
+        jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), memory, other_memory)
         timestep = ENV.step(key_act, timestep, action)
-    assert planned and np.abs(memory.mean).max() > 0.1
+    assert planned and np.abs(memory.plan.mean).max() > 0.1 and np.abs(memory.actions).max() > 0.1
+
+
+def test_a_plan_lives_on_whatever_is_proposed_next(key):
+    """A search that finds nothing better follows its first plan to the end, though each step proposes other actions."""
+    shape = (HORIZON, ACTIONS)
+    found = jax.random.uniform(key, shape, minval=-1.0, maxval=1.0)
+
+    def plan(key, objective, plan):
+        solution = jnp.where(jnp.any(plan.mean != 0), plan.mean, found)
+        return solution, cem.Plan(solution), report(solution[None], jnp.ones(1), -5.0, 5.0)
+
+    planner = Planner(lambda: cem.Plan(jnp.zeros(shape)), plan)
+    prior = mpc.Prior(imitation.student(ENV.spec, TINY.policy), TINY.policy, ENV.spec.box, HORIZON)
+    agent = mpc.compose(*mpc.world(ENV.spec, TINY), planner, prior=prior)
+    state, timestep = agent.init(key), ENV.reset(key)
+    wanted, memory, act = (
+        agent.plan(state, key, timestep),
+        agent.memory(state, key),
+        jax.jit(agent.act, static_argnames="explore"),
+    )
+    for action_wanted in wanted:
+        action, memory, _ = act(state, key, memory, timestep, explore=True)
+        np.testing.assert_allclose(action, action_wanted, rtol=1e-5, atol=1e-6)
+        timestep = ENV.step(key, timestep, -action)  # not where the model thought
+    assert np.ptp(wanted - found) > 0.05, "the proposals differ"
 
 
 def test_a_prior_learns_from_planned_steps_only(key):
@@ -119,7 +146,7 @@ def test_without_room_to_search_the_policy_acts(key):
     np.testing.assert_array_equal(
         alone, imitation.student(ENV.spec, TINY.policy).action(state.policy.params, timestep.obs)
     )
-    np.testing.assert_array_equal(untouched.mean, memory.mean)
+    jax.tree.map(np.testing.assert_array_equal, untouched, memory)
     assert np.abs(act(state, key, memory, timestep, explore=True)[0] - alone) > 1e-3
 
 

@@ -4,7 +4,8 @@ each epoch:  fit the model, and the terminal value and the prior where there are
 each step:  plan from the model's belief, take the first action, shift the plan
 
 A prior is a policy, cloned from the steps that were planned. It proposes actions along its own imagined rollout, and
-what is planned is how to mend them: POPLIN-A of Wang and Ba 2019 (arXiv:1906.08649, Sec. 4.1), for any planner.
+what is planned is how to mend them: POPLIN-A of Wang and Ba 2019 (arXiv:1906.08649, Sec. 4.1), for any planner. Actions
+that were planned are carried over, whatever is proposed next (`planners.proposals`).
 """
 
 from collections.abc import Callable
@@ -20,8 +21,9 @@ from jaxmbrl.config import ConfigError, configurable
 from jaxmbrl.models import ensemble, fitting, rollouts, simulator
 from jaxmbrl.models.ensemble import Predictors
 from jaxmbrl.models.fitting import Fitter, State
-from jaxmbrl.planners import receding
+from jaxmbrl.planners import proposals, receding
 from jaxmbrl.planners.candidates import supported
+from jaxmbrl.planners.proposals import Proposal
 from jaxmbrl.policies import imitation
 from jaxmbrl.policies.demonstrations import Pairs
 from jaxmbrl.policies.imitation import Student
@@ -58,10 +60,11 @@ class Prior(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """What is planned at a step: the objective, how a solution acts, and what is stored with the step."""
+    """What is planned at a step: the objective, how a solution acts, what it is around, what is stored."""
 
     objective: planners.Objective
     steering: receding.Steering
+    proposal: Proposal | None
     extras: Any
 
 
@@ -160,10 +163,13 @@ def compose(
             imitation.init(prior.student, prior.config, key_prior) if prior else (),
         )
 
+    def memory(agent_state: AgentState, key: Key) -> PyTree:
+        return proposals.init(planner, (prior.horizon, prior.box.size)) if prior else planner.init()
+
     problem = partial(_problem, world, discount, terminal_value, prior)
     act, plan = partial(_act, problem, planner), partial(_plan, problem, planner)
     fit = partial(_fit, fitter, terminal_value, prior)
-    return Agent(init, lambda agent_state, key: planner.init(), act, fit, _improve, plan=plan)
+    return Agent(init, memory, act, fit, _improve, plan=plan)
 
 
 def _act(
@@ -178,9 +184,10 @@ def _act(
 ) -> tuple[Array, PyTree, Any]:
     del explore  # what is uncertain explores by itself: the planner's samples are the only noise
     key_start, key_plan, key_propose = jax.random.split(key, 3)
-    objective, steering, extras = problem(agent_state, key_start, key_propose, timestep)
-    action, plan, info = receding.control(key_plan, objective, memory, planner=planner, steering=steering)
-    return supported(action, info), plan, extras
+    objective, steering, proposal, extras = problem(agent_state, key_start, key_propose, timestep)
+    plan = proposals.resume(memory, proposal) if proposal else memory
+    action, plan, info = receding.control(key_plan, objective, plan, planner=planner, steering=steering)
+    return supported(action, info), proposals.carry(plan, proposal) if proposal else plan, extras
 
 
 def _plan(
@@ -194,7 +201,7 @@ def _plan(
 ) -> Array:
     """What is planned from ``timestep`` on, without a warm start: actions [H, A]."""
     key_start, key_plan, key_propose = jax.random.split(key, 3)
-    objective, steering, _ = problem(agent_state, key_start, key_propose, timestep, judge=world)
+    objective, steering, *_ = problem(agent_state, key_start, key_propose, timestep, judge=world)
     solution, _, _ = planner.plan(key_plan, objective, planner.init())
     return steering.controls(solution)
 
@@ -215,15 +222,16 @@ def _problem(
     params = agent_state.model.params
     belief = world.start(params, key_start, timestep)
     value = partial(terminal_value.value, agent_state.value) if terminal_value else None
-    steering, extras = receding.OPEN_LOOP, ()
+    steering, proposal, extras = receding.OPEN_LOOP, None, ()
     if prior:
         answer = partial(prior.student.action, agent_state.prior.params)
-        proposal = rollouts.propose(world, params, key_propose, belief, answer, prior.horizon)
-        steering, extras = receding.around(proposal, prior.box.low, prior.box.high), jnp.array(True)
+        actions = rollouts.propose(world, params, key_propose, belief, answer, prior.horizon)
+        proposal = Proposal(actions, prior.box.low, prior.box.high)
+        steering, extras = proposals.around(proposal), jnp.array(True)
     if judge:
         world, params, belief = judge, (), judge.start((), key_start, timestep)
     objective = receding.objective(world, params, belief, discount=discount, terminal_value=value, steering=steering)
-    return Problem(objective, steering, extras)
+    return Problem(objective, steering, proposal, extras)
 
 
 def _fit(

@@ -10,9 +10,10 @@ for the whole horizon (UNI). What the policy learns is the distillation: the act
 planned rollouts (AI, PI: ``imagined``), or the mean of the planned perturbations (P only: ``average``).
 
 Differs from the paper: residuals stay within half the actions' range, actions within their bounds, perturbations within
-two of their first standard deviations; imagined data are the planned rollouts, where the released code keeps the
-elites' first actions; what cloning learns from is all that was ever planned; averaging leaves the policy's inputs as
-they are, cloning normalises them. Not built: distillation by a GAN.
+two of their first standard deviations; the next step goes on from the planned actions (INIT), where the released code
+carries over residuals of a proposal that is made anew (`planners.proposals`); imagined data are the planned rollouts,
+where the released code keeps the elites' first actions; what cloning learns from is all that was ever planned;
+averaging leaves the policy's inputs as they are, cloning normalises them. Not built: distillation by a GAN.
 """
 
 import dataclasses
@@ -31,8 +32,9 @@ from jaxmbrl.agents.presets import Preset, choose
 from jaxmbrl.config import ConfigError, configurable, option
 from jaxmbrl.models import ensemble, fitting, rollouts
 from jaxmbrl.models.fitting import Fitter
-from jaxmbrl.planners import cem, receding
+from jaxmbrl.planners import cem, proposals, receding
 from jaxmbrl.planners.candidates import supported
+from jaxmbrl.planners.proposals import Proposal
 from jaxmbrl.planners.receding import Steering
 from jaxmbrl.policies import imitation
 from jaxmbrl.policies.demonstrations import Pairs
@@ -111,7 +113,7 @@ def make(spec: Spec, config: Config | None = None, *, env: Environment | None = 
     system = _System(spec, config, world, fitter, student, _planner(spec, config, student))
     return Agent(
         init=partial(_init, system),
-        memory=lambda agent_state, key: system.planner.init(),
+        memory=lambda agent_state, key: _memory(system),
         act=partial(_act, system),
         fit=partial(_fit, system),
         improve=lambda agent_state, key, replay: (agent_state, {}),
@@ -154,6 +156,12 @@ def _init(system: _System, key: Key) -> State:
     return State(system.fitter.init(key_model), policy, jnp.zeros((), jnp.int32))
 
 
+def _memory(system: _System) -> PyTree:
+    if system.config.variant == "a_init":
+        return proposals.init(system.planner, (system.config.horizon, system.spec.box.size))
+    return system.planner.init()
+
+
 def _act(
     system: _System, agent_state: State, key: Key, memory: PyTree, timestep: TimeStep, *, explore: bool
 ) -> tuple[Array, PyTree, Any]:
@@ -162,18 +170,22 @@ def _act(
         return system.student.action(params, timestep.obs), memory, ()
     key_start, key_plan, key_propose, key_lesson = jax.random.split(key, 4)  # the first three as `mpc` splits them
     belief = system.world.start(agent_state.model.params, key_start, timestep)
+    proposal, plan = None, memory
     if system.config.variant == "a_init":
         answer, horizon, box = partial(system.student.action, params), system.config.horizon, system.spec.box
-        proposal = rollouts.propose(system.world, agent_state.model.params, key_propose, belief, answer, horizon)
-        steering = receding.around(proposal, box.low, box.high)
+        actions = rollouts.propose(system.world, agent_state.model.params, key_propose, belief, answer, horizon)
+        proposal = Proposal(actions, box.low, box.high)
+        steering, plan = proposals.around(proposal), proposals.resume(memory, proposal)
     else:
         steering = _steering(system, params)
     objective = receding.objective(
         system.world, agent_state.model.params, belief, discount=system.config.discount, steering=steering
     )
-    solution, plan, info = system.planner.plan(key_plan, objective, memory)
+    solution, plan, info = system.planner.plan(key_plan, objective, plan)
     if system.config.variant != "p_uni":  # its solution has no axis of time
         plan = receding.shift(plan, system.planner.init(), solution.ndim)
+    if proposal is not None:
+        plan = proposals.carry(plan, proposal)
     action = steering.action(timestep.obs, steering.controls(solution)[0])
     lesson = _lesson(system, agent_state, key_lesson, belief, steering, solution)
     return supported(action, info), plan, Planned(agent_state.fits, lesson)

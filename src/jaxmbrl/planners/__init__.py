@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from jaxmbrl.config import ConfigError
-from jaxmbrl.planners import cem, cmaes, es, gradient, icem, mppi, random_shooting, receding
+from jaxmbrl.planners import cem, cmaes, es, gradient, icem, mppi, proposals, random_shooting, receding
 from jaxmbrl.planners.candidates import Objective, PlanInfo
 from jaxmbrl.types import Planner
 
@@ -26,6 +26,7 @@ __all__ = [
     "icem",
     "make",
     "mppi",
+    "proposals",
     "random_shooting",
     "receding",
 ]

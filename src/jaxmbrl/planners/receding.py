@@ -30,11 +30,6 @@ OPEN_LOOP = Steering(lambda solution: solution, lambda features, control: contro
 """The solution is the actions [H, A], whatever they lead to."""
 
 
-def around(proposal: Array, low: Any, high: Any) -> Steering:
-    """The solution is what is added to proposed actions [H, A], within the bounds [A]."""
-    return Steering(lambda solution: jnp.clip(proposal + solution, low, high), OPEN_LOOP.action)
-
-
 def shift(plan: PyTree, fresh: PyTree, ndim: int = 2) -> PyTree:
     """Move a plan one step on in time.
 
