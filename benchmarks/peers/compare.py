@@ -117,7 +117,7 @@ def solve_ours(system: str, seed: int) -> dict[str, Any]:
     import jax.numpy as jnp
 
     from jaxmbrl import agents, envs, replay, training
-    from jaxmbrl.training import compiling
+    from jaxmbrl.training import compiling, devices
 
     wall, cpu = time.perf_counter(), time.process_time()
     env = envs.make("cartpole")
@@ -126,8 +126,8 @@ def solve_ours(system: str, seed: int) -> dict[str, Any]:
     schedule = dataclasses.replace(schedule, eval_episodes=EVALUATED[system])
     loop = training.make_loop(env, module.make(env.spec, config, env=env), schedule)
     key = jax.random.key(seed)
-    state = jax.jit(loop.init, compiler_options=compiling.options(env.spec))(key)
-    epoch = jax.jit(loop.epoch, donate_argnums=0).lower(state).compile(compiling.options(env.spec))
+    template = devices.placed(jax.eval_shape(loop.init, key), 1)
+    state, epoch, _ = compiling.start(loop, env.spec, key, template, None)
     compiled = time.perf_counter()
 
     def whole(state: Any) -> Any:  # of each step taken so far: whether it completed an episode

@@ -135,9 +135,9 @@ def pace(one: Story) -> str:
 
 
 def compile_seconds(one: Story) -> str:
-    """Of the first process."""
+    """Of the first process, until all programs were ready."""
     times = one.sessions[0].get("compile_seconds", {}) if one.sessions else {}
-    return f"{sum(times.values()):.1f}" if times else UNKNOWN
+    return f"{max(times.values()):.1f}" if times else UNKNOWN
 
 
 def last_return(one: Story) -> str:

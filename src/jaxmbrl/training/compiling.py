@@ -7,6 +7,7 @@ are drawn by loops of XLA's own making, which only the later passes vectorise.
 
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -30,7 +31,7 @@ def options(spec: Spec) -> dict[str, Any]:
 def start(
     loop: Loop, spec: Spec, keys: Array, template: PyTree, state: PyTree | None
 ) -> tuple[PyTree, Callable[..., Any], dict[str, float]]:
-    """Compile what a run still needs, and make its first state unless there is one.
+    """Compile what a run still needs, both programs at once, and make its first state unless there is one.
 
     Args:
         loop: of the run.
@@ -40,16 +41,19 @@ def start(
         state: to go on from, or None.
 
     Returns:
-        The state, the compiled epoch, which consumes its argument, and the seconds by program.
+        The state, the compiled epoch, which consumes its argument, and by program the seconds until it was ready.
     """
-    seconds, how = {}, options(spec)
+    begin, seconds, how = time.monotonic(), {}, options(spec)
     place = jax.tree.leaves(template)[0].sharding  # said, or a leaf of size zero would come back elsewhere
-    if state is None:
-        begin = time.monotonic()
-        init = jax.jit(loop.init, out_shardings=place).lower(keys).compile(how)
-        seconds["init"] = round(time.monotonic() - begin, 3)
-        state = init(keys)
-    begin = time.monotonic()
-    epoch = jax.jit(loop.epoch, donate_argnums=0, out_shardings=(place, None)).lower(template).compile(how)
-    seconds["epoch"] = round(time.monotonic() - begin, 3)
-    return state, epoch, seconds
+
+    def compiled(name: str, lowered: jax.stages.Lowered) -> Callable[..., Any]:
+        program = lowered.compile(how)
+        seconds[name] = round(time.monotonic() - begin, 3)
+        return program
+
+    with ThreadPoolExecutor(1) as beside:  # XLA spends most of its time on one core
+        lowered = jax.jit(loop.epoch, donate_argnums=0, out_shardings=(place, None)).lower(template)
+        epoch = beside.submit(compiled, "epoch", lowered)
+        if state is None:
+            state = compiled("init", jax.jit(loop.init, out_shardings=place).lower(keys))(keys)
+        return state, epoch.result(), seconds

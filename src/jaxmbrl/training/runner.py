@@ -288,7 +288,7 @@ def _record_session(
     }
     with (directory / SESSIONS).open("a", encoding="utf-8") as file:
         file.write(json.dumps(session) + "\n")
-    say(f"compiled in {sum(seconds.values()):.1f} s; the state takes {memory.num_bytes(template) / 2**20:,.1f} MiB")
+    say(f"compiled in {max(seconds.values()):.1f} s; the state takes {memory.num_bytes(template) / 2**20:,.1f} MiB")
 
 
 def _with_epochs(schedule: Any, epochs: int) -> Any:
