@@ -80,6 +80,25 @@ def test_latents_keep_their_place_in_the_store(key):
     np.testing.assert_array_equal(encoded.reward, data.reward)
 
 
+def test_a_controller_explores_by_its_weights(key):
+    """One disturbance of all weights for an episode, that of random controllers before there is one; none if asked."""
+    agent = world_models.make(ENV.spec, dataclasses.replace(CONFIG, evolve_in="dream", exploration=0.1))
+    assert agent.acts_first and not world_models.make(ENV.spec, CONFIG, env=ENV).acts_first
+    state, timestep = agent.init(key), ENV.reset(key)
+    state = state._replace(controller=0.1 * jax.random.normal(jax.random.key(8), state.controller.shape))
+    memory = agent.memory(state, key)
+    explored, after, _ = agent.act(state, key, memory, timestep, explore=True)
+    still, _, _ = agent.act(state, key, memory, timestep, explore=False)
+    np.testing.assert_array_equal(memory.noise, after.noise)
+    assert np.std(memory.noise) == pytest.approx(0.1, rel=0.3)
+    moved = state._replace(controller=state.controller + memory.noise)
+    np.testing.assert_allclose(agent.act(moved, key, memory, timestep, explore=False)[0], explored, rtol=1e-6)
+    quiet = memory._replace(noise=jnp.zeros_like(memory.noise))
+    np.testing.assert_array_equal(agent.act(state, key, quiet, timestep, explore=True)[0], still)
+    assert np.abs(explored - still).max() > 1e-3
+    assert np.all(agent.memory(state, jax.random.key(9)).noise != memory.noise)
+
+
 def test_papers_numbers():
     """Ha and Schmidhuber 2018, App. A, and the released settings of car racing."""
     agent, schedule = world_models.preset("paper", ENV.spec._replace(episode_length=1000))

@@ -174,6 +174,16 @@ def test_random_steps_fill_the_bounds(name):
     assert np.abs(actions).max() <= 0.25 and np.abs(actions).max() > 0.15 and len(np.unique(actions)) == actions.size
 
 
+def test_an_agent_may_act_from_the_first_step_on(key):
+    """The store is then filled by what it does, not by random actions, with the memory and the extras of its own."""
+    loop = training.make_loop(counting(), recording()._replace(acts_first=True), SCHEDULES["three"])
+    state = jax.jit(loop.init)(key)
+    data = jax.tree.map(lambda leaf: np.asarray(leaf)[:3], stored(state))  # 9 steps of 3 environments
+    np.testing.assert_array_equal(data.extras["act"], np.rint(data.obs[..., 1]))
+    assert np.abs(data.action).max() <= 0.1 and np.all(data.extras["nonce"] > 0)
+    assert state.env_steps == 9 and state.agent["fits"] == 0
+
+
 def test_learning_happens_when_the_schedule_says(name):
     schedule, (state, metrics) = SCHEDULES[name], one(runs_of(name))
     improves = schedule.epoch_steps // (schedule.interact * schedule.num_envs)

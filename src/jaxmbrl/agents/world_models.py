@@ -66,6 +66,14 @@ class Config:
     episodes: int = option(16, "over which a candidate's return is averaged", low=1)
     horizon: int = option(1000, "steps of an episode, dreamt or real (H)", low=1)
     discount: float = option(1.0, "of rewards, a step", low=0.0, high=1.0)
+    exploration: float = option(0.0, "std of what is added to the controller's weights for an episode", low=0.0)
+
+
+class Memory(NamedTuple):
+    """Within an episode: M's memory, and what is added to the controller's parameters where it explores, [D]."""
+
+    seen: PyTree
+    noise: Array
 
 
 class State(NamedTuple):
@@ -126,7 +134,9 @@ def make(spec: Spec, config: Config | None = None, *, env: Environment | None = 
     )
     return Agent(
         init=partial(_init, system),
-        memory=lambda agent_state, key: system.model.memory(),
+        memory=lambda agent_state, key: Memory(
+            system.model.memory(), config.exploration * jax.random.normal(key, (controller.size,))
+        ),
         act=partial(_act, system),
         fit=partial(_fit, system),
         improve=lambda agent_state, key, replay: (agent_state, {}),
@@ -134,7 +144,13 @@ def make(spec: Spec, config: Config | None = None, *, env: Environment | None = 
             system.model, agent_state.model, *seen, **options
         ),
         window=config.length,
+        acts_first=not _is_zero(config.exploration),
     )
+
+
+def _is_zero(number: float | Array) -> bool:
+    """Not so for a traced one."""
+    return isinstance(number, int | float) and number == 0
 
 
 def _falling(first: float | Array) -> optax.Schedule:
@@ -148,13 +164,13 @@ def _init(system: _System, key: Key) -> State:
 
 
 def _act(
-    system: _System, agent_state: State, key: Key, memory: PyTree, timestep: TimeStep, *, explore: bool
-) -> tuple[Array, PyTree, Any]:
-    del explore  # the draw of z is the only noise
+    system: _System, agent_state: State, key: Key, memory: Memory, timestep: TimeStep, *, explore: bool
+) -> tuple[Array, Memory, Any]:
     params, world = agent_state.model, system.model.world
-    belief = world.start(params, key, timestep)._replace(memory=memory)
-    action = system.controller.act(agent_state.controller, world.features(params, belief))
-    return action, system.model.advance(params, belief, action), ()
+    belief = world.start(params, key, timestep)._replace(memory=memory.seen)
+    theta = agent_state.controller + memory.noise if explore else agent_state.controller
+    action = system.controller.act(theta, world.features(params, belief))
+    return action, memory._replace(seen=system.model.advance(params, belief, action)), ()
 
 
 def _fit(system: _System, state: State, key: Key, replay: Replay) -> tuple[State, Metrics]:

@@ -130,7 +130,8 @@ def _init(env: Environment, agent: Agent, schedule: Schedule, key: Key) -> LoopS
     episodes = Episodes(zeros, zeros.astype(jnp.int32), *_none_finished())
     state = LoopState(agent_state, store, timestep, memory, episodes, jnp.zeros((), jnp.int32), key_next)
     state = wrappers.strong_types(state)  # a weakly typed leaf would compile the scans twice
-    return interact(env, agent, act_randomly, state, key_prefill, schedule.prefill // schedule.num_envs)
+    act = partial(agent.act, state.agent, explore=True) if agent.acts_first else act_randomly
+    return interact(env, agent, act, state, key_prefill, schedule.prefill // schedule.num_envs)
 
 
 def _epoch(env: Environment, agent: Agent, schedule: Schedule, state: LoopState) -> tuple[LoopState, Metrics]:
