@@ -15,13 +15,14 @@ with an empty memory wherever they begin.
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
 
+from jaxmbrl import lapack
 from jaxmbrl.config import configurable, option
 from jaxmbrl.models import actions, rollouts, vae
 from jaxmbrl.models.vae import VAE, Posterior
@@ -38,7 +39,16 @@ from jaxmbrl.types import (
     WorldModel,
 )
 
-CELLS: dict[str, Callable[[int], nn.RNNCellBase]] = {"lstm": nn.OptimizedLSTMCell, "gru": nn.GRUCell}
+
+def orthogonal(key: Key, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
+    """Flax's initialiser of what a cell makes of its memory, safe under `training.over_seeds`."""
+    return lapack.in_turn(lambda key: nn.initializers.orthogonal()(key, shape, dtype))(key)
+
+
+CELLS: dict[str, Callable[[int], nn.RNNCellBase]] = {
+    "lstm": partial(nn.OptimizedLSTMCell, recurrent_kernel_init=orthogonal),
+    "gru": partial(nn.GRUCell, recurrent_kernel_init=orthogonal),
+}
 MIN_STD = 1e-6  # of a reward that never varied
 
 

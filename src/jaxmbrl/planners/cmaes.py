@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmbrl import lapack
 from jaxmbrl.config import configurable, option
 from jaxmbrl.planners.candidates import Objective, PlanInfo, bounds, evaluate, report
 from jaxmbrl.types import Array, Key, Planner
@@ -119,7 +120,7 @@ def begin(mean: Array, std: float | Array) -> State:
 
 def roots(covariance: Array) -> tuple[Array, Array]:
     """The symmetric square root of C [n, n] and its inverse."""
-    eigenvalues, vectors = jax.lax.platform_dependent(covariance, cpu=_eigh_in_turn, default=_eigh)
+    eigenvalues, vectors = lapack.in_turn(_eigh)(covariance)
     scale = jnp.sqrt(jnp.maximum(eigenvalues, MIN_EIGENVALUE * eigenvalues[-1]))
     return (vectors * scale) @ vectors.T, (vectors / scale) @ vectors.T
 
@@ -128,16 +129,6 @@ def _eigh(matrix: Array) -> tuple[Array, Array]:
     """Eigenvalues [n], rising, and eigenvectors [n, n], in columns."""
     eigenvalues, vectors = jnp.linalg.eigh(matrix)
     return eigenvalues, vectors
-
-
-@jax.custom_batching.sequential_vmap
-def _eigh_in_turn(matrix: Array) -> tuple[Array, Array]:
-    """`_eigh`, of a batch one after another: LAPACK would share it out among threads.
-
-    Those threads are the ones that run the program. Where each core is a device (`training.over_seeds`), all of them
-    then wait for a thread that is free, for ever (jaxlib 0.10).
-    """
-    return _eigh(matrix)
 
 
 def tell(state: State, inverse_root: Array, candidates: Array, scores: Array, numbers: Constants) -> State:
