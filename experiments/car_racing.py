@@ -2,11 +2,11 @@
 
     python experiments/car_racing.py --seeds 4 --out docs/figures/car_racing
 
-Both begin with random experience and go on by the iterative procedure (Ha and Schmidhuber 2018, arXiv:1803.10122, Sec.
-5). Random controllers are linear too, and see through the V and M that the run in the environment has learned; each is
-judged by its mean over ``--random-episodes`` of them, so that the best is overrated. All seeds of a run are one
-program. Writes OUT.csv, OUT.png, and OUT-dream-*: an episode of the first seed that learned in dreams, and what it
-dreams of that after a few pictures.
+Both begin with the experience of random controllers and go on by the iterative procedure (Ha and Schmidhuber 2018,
+arXiv:1803.10122, Sec. 5). The random controllers that they are compared with are linear too, and see through the V and
+M that the run in the environment has learned; each is judged by its mean over ``--random-episodes``, so that the best
+of them is overrated. All seeds of a run are one program. Writes OUT.csv, OUT.png, and OUT-dream-*: an episode of the
+first seed that learned in dreams, and what it dreams of that after a few pictures.
 """
 
 import argparse
@@ -49,13 +49,13 @@ class System(NamedTuple):
 def system(env: Environment, evolve_in: str, options: Any) -> System:
     """The preset ``small`` at this experiment's sizes; its run is ``key -> (agent's state, metrics)``."""
     config, schedule = world_models.preset("small", env.spec)
-    config = dataclasses.replace(
-        config,
-        evolve_in=evolve_in,
-        planner=dataclasses.replace(config.planner, iterations=options.generations),
-        episodes=options.episodes,
-        horizon=env.spec.episode_length if evolve_in == "environment" else options.dream_steps,
-    )
+    sizes = {
+        "dream": (options.dream_generations, options.dream_episodes, options.dream_steps),
+        "environment": (options.generations, options.episodes, env.spec.episode_length),
+    }
+    generations, episodes, horizon = sizes[evolve_in]
+    planner = dataclasses.replace(config.planner, iterations=generations)
+    config = dataclasses.replace(config, evolve_in=evolve_in, planner=planner, episodes=episodes, horizon=horizon)
     schedule = dataclasses.replace(
         schedule, prefill=options.prefill, epoch_steps=options.epoch_steps, eval_episodes=options.eval_episodes
     )
@@ -124,15 +124,17 @@ def main(argv: list[str] | None = None) -> None:
     """Run, write, plot, print."""
     parser: Any = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=4)
-    parser.add_argument("--epochs", type=int, default=4, help="rounds of the iterative procedure")
-    parser.add_argument("--generations", type=int, default=20, help="of CMA-ES, in each round")
-    parser.add_argument("--episodes", type=int, default=8, help="that judge a candidate")
+    parser.add_argument("--epochs", type=int, default=3, help="rounds of the iterative procedure")
+    parser.add_argument("--generations", type=int, default=15, help="of CMA-ES in the environment, in each round")
+    parser.add_argument("--episodes", type=int, default=6, help="in the environment, that judge a candidate")
+    parser.add_argument("--dream-generations", type=int, default=40, help="of CMA-ES in dreams, in each round")
+    parser.add_argument("--dream-episodes", type=int, default=16, help="dreamt ones that judge a candidate")
     parser.add_argument("--dream-steps", type=int, default=50, help="of a dreamt episode")
     parser.add_argument("--prefill", type=int, default=3000)
     parser.add_argument("--epoch-steps", type=int, default=1000)
-    parser.add_argument("--eval-episodes", type=int, default=20)
+    parser.add_argument("--eval-episodes", type=int, default=10)
     parser.add_argument("--controllers", type=int, default=100, help="random ones")
-    parser.add_argument("--random-episodes", type=int, default=8, help="that judge each of them")
+    parser.add_argument("--random-episodes", type=int, default=6, help="that judge each of them")
     parser.add_argument("--size", type=int, default=32, help="of the pictures")
     parser.add_argument("--action-repeat", type=int, default=4)
     parser.add_argument("--episode-length", type=int, default=600, help="before actions are repeated; 50 are a second")

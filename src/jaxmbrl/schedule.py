@@ -8,7 +8,9 @@ class Schedule:
     """When each part of a system learns, and on how much experience. Steps are counted over all environments."""
 
     epochs: int = option(10, "epochs of a run: a row of metrics each", low=0)
-    prefill: int = option(200, "steps with uniformly random actions before the first epoch", low=1)
+    prefill: int = option(
+        200, "steps before the first epoch, of uniformly random actions where the agent takes none itself", low=1
+    )
     epoch_steps: int = option(200, "steps an epoch", low=1)
     fits_per_epoch: int = option(1, "times an epoch that the agent's slow learning runs", low=1)
     interact: int = option(1, "steps each environment makes between two of the agent's fast updates", low=1)

@@ -97,6 +97,10 @@ def test_a_controller_explores_by_its_weights(key):
     np.testing.assert_array_equal(agent.act(state, key, quiet, timestep, explore=True)[0], still)
     assert np.abs(explored - still).max() > 1e-3
     assert np.all(agent.memory(state, jax.random.key(9)).noise != memory.noise)
+    with pytest.raises(jax.errors.TracerBoolConversionError):  # a sweep then compiles each value by itself
+        jax.eval_shape(
+            lambda std: world_models.make(ENV.spec, dataclasses.replace(CONFIG, exploration=std), env=ENV), 0.1
+        )
 
 
 def test_papers_numbers():

@@ -60,10 +60,11 @@ class Prior(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """What is planned at a step: the objective, how a solution acts, what it is around, what is stored."""
+    """What is planned at a step: the objective, how a solution acts, where to start, around what; what is stored."""
 
     objective: planners.Objective
     steering: receding.Steering
+    start: PyTree
     proposal: Proposal | None
     extras: Any
 
@@ -167,7 +168,7 @@ def compose(
         return proposals.init(planner, (prior.horizon, prior.box.size)) if prior else planner.init()
 
     problem = partial(_problem, world, discount, terminal_value, prior)
-    act, plan = partial(_act, problem, planner), partial(_plan, problem, planner)
+    act, plan = partial(_act, problem, planner), partial(_plan, problem, planner, memory)
     fit = partial(_fit, fitter, terminal_value, prior)
     return Agent(init, memory, act, fit, _improve, plan=plan)
 
@@ -184,15 +185,15 @@ def _act(
 ) -> tuple[Array, PyTree, Any]:
     del explore  # what is uncertain explores by itself: the planner's samples are the only noise
     key_start, key_plan, key_propose = jax.random.split(key, 3)
-    objective, steering, proposal, extras = problem(agent_state, key_start, key_propose, timestep)
-    plan = proposals.resume(memory, proposal) if proposal else memory
-    action, plan, info = receding.control(key_plan, objective, plan, planner=planner, steering=steering)
+    objective, steering, start, proposal, extras = problem(agent_state, key_start, key_propose, memory, timestep)
+    action, plan, info = receding.control(key_plan, objective, start, planner=planner, steering=steering)
     return supported(action, info), proposals.carry(plan, proposal) if proposal else plan, extras
 
 
 def _plan(
     problem: Callable[..., Problem],
     planner: Planner,
+    memory: Callable[[AgentState, Key], PyTree],
     agent_state: AgentState,
     key: Key,
     timestep: TimeStep,
@@ -201,8 +202,9 @@ def _plan(
 ) -> Array:
     """What is planned from ``timestep`` on, without a warm start: actions [H, A]."""
     key_start, key_plan, key_propose = jax.random.split(key, 3)
-    objective, steering, *_ = problem(agent_state, key_start, key_propose, timestep, judge=world)
-    solution, _, _ = planner.plan(key_plan, objective, planner.init())
+    fresh = memory(agent_state, key)
+    objective, steering, start, *_ = problem(agent_state, key_start, key_propose, fresh, timestep, judge=world)
+    solution, _, _ = planner.plan(key_plan, objective, start)
     return steering.controls(solution)
 
 
@@ -214,6 +216,7 @@ def _problem(
     agent_state: AgentState,
     key_start: Key,
     key_propose: Key,
+    memory: PyTree,
     timestep: TimeStep,
     *,
     judge: WorldModel | None = None,
@@ -222,16 +225,16 @@ def _problem(
     params = agent_state.model.params
     belief = world.start(params, key_start, timestep)
     value = partial(terminal_value.value, agent_state.value) if terminal_value else None
-    steering, proposal, extras = receding.OPEN_LOOP, None, ()
+    steering, start, proposal, extras = receding.OPEN_LOOP, memory, None, ()
     if prior:
         answer = partial(prior.student.action, agent_state.prior.params)
         actions = rollouts.propose(world, params, key_propose, belief, answer, prior.horizon)
-        proposal = Proposal(actions, prior.box.low, prior.box.high)
+        start, proposal = proposals.resume(memory, Proposal(actions, prior.box.low, prior.box.high))
         steering, extras = proposals.around(proposal), jnp.array(True)
     if judge:
         world, params, belief = judge, (), judge.start((), key_start, timestep)
     objective = receding.objective(world, params, belief, discount=discount, terminal_value=value, steering=steering)
-    return Problem(objective, steering, proposal, extras)
+    return Problem(objective, steering, start, proposal, extras)
 
 
 def _fit(

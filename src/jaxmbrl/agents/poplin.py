@@ -174,8 +174,8 @@ def _act(
     if system.config.variant == "a_init":
         answer, horizon, box = partial(system.student.action, params), system.config.horizon, system.spec.box
         actions = rollouts.propose(system.world, agent_state.model.params, key_propose, belief, answer, horizon)
-        proposal = Proposal(actions, box.low, box.high)
-        steering, plan = proposals.around(proposal), proposals.resume(memory, proposal)
+        plan, proposal = proposals.resume(memory, Proposal(actions, box.low, box.high))
+        steering = proposals.around(proposal)
     else:
         steering = _steering(system, params)
     objective = receding.objective(

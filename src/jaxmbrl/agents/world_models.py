@@ -1,6 +1,6 @@
 """World Models: see, remember, and evolve a small controller in a dream (Ha and Schmidhuber 2018, arXiv:1803.10122).
 
-    fill the replay store by random actions
+    fill the replay store by random actions, or by random controllers
     each epoch:  V  fit the autoencoder to observations
                  M  fit the mixture-density recurrent network to sequences of latents
                  C  evolve a linear controller of [z, h] by CMA-ES, in M's dreams or in the true environment
@@ -8,7 +8,9 @@
 
 One epoch is the paper's main experiments; several are its iterative procedure (section 5), each going on from the
 parameters of the last. Steps in the environment that evolution takes are not among the run's ``env_steps``: the metric
-``evolution_steps`` counts them. Dreams start from replayed observations with an empty memory.
+``evolution_steps`` counts them. Dreams start from replayed observations with an empty memory. With ``exploration`` the
+store is filled by random controllers, as in the released code, and each later episode in it has its own disturbance of
+the controller's weights.
 
 Differs from the paper: dreams have a learned reward, and an end that is a chance rather than a coin's throw; all
 candidates of a generation meet the same episodes; tanh for every action (the paper squashes each of car racing's three
@@ -144,13 +146,8 @@ def make(spec: Spec, config: Config | None = None, *, env: Environment | None = 
             system.model, agent_state.model, *seen, **options
         ),
         window=config.length,
-        acts_first=not _is_zero(config.exploration),
+        acts_first=bool(config.exploration > 0),  # not for a tracer: a sweep compiles each value by itself
     )
-
-
-def _is_zero(number: float | Array) -> bool:
-    """Not so for a traced one."""
-    return isinstance(number, int | float) and number == 0
 
 
 def _falling(first: float | Array) -> optax.Schedule:
@@ -292,6 +289,7 @@ def _small(spec: Spec) -> Preset:
         evolve_in="dream",
         episodes=16,
         horizon=min(steps, 100),
+        exploration=0.3 if spec.is_image else 0.0,
     )
     return Preset(agent, Schedule(epochs=8, prefill=max(5 * steps, length), epoch_steps=2 * steps, eval_episodes=5))
 

@@ -120,11 +120,12 @@ def begin(mean: Array, std: float | Array) -> State:
 
 def roots(covariance: Array) -> tuple[Array, Array]:
     """The symmetric square root of C [n, n] and its inverse."""
-    eigenvalues, vectors = lapack.in_turn(_eigh)(covariance)
+    eigenvalues, vectors = _eigh(covariance)
     scale = jnp.sqrt(jnp.maximum(eigenvalues, MIN_EIGENVALUE * eigenvalues[-1]))
     return (vectors * scale) @ vectors.T, (vectors / scale) @ vectors.T
 
 
+@lapack.in_turn
 def _eigh(matrix: Array) -> tuple[Array, Array]:
     """Eigenvalues [n], rising, and eigenvectors [n, n], in columns."""
     eigenvalues, vectors = jnp.linalg.eigh(matrix)

@@ -2,13 +2,14 @@
 
     plan      residuals r [H, A]:  actions are the proposal + r, within the bounds
     carry     the residuals, moved on by a step, and the proposal that they mended
-    resume    where the last plan reached:  r = what was planned - what is proposed now;  elsewhere r = 0
+    resume    where the last plan reached, r = what was planned - what is proposed now, or the plan itself is what is
+              proposed, should r be too large to be searched;  elsewhere r = 0
 
 A proposal is made anew at each step, from where the last one led. Residuals that were carried over by themselves would
 mend another proposal than the one they were found for, and throw a good plan away wherever the two differ.
 
-Source: Wang and Ba 2019, arXiv:1906.08649, Sec. 4.1 (POPLIN-A), whose released code carries over residuals; it notes
-itself that they are not very good.
+Source: Wang and Ba 2019, arXiv:1906.08649, Sec. 4.1 (POPLIN-A). Its released code carries over residuals; a comment
+there (``controllers/MPC.py``) doubts them.
 """
 
 from typing import Any, NamedTuple
@@ -18,6 +19,8 @@ import jax.numpy as jnp
 
 from jaxmbrl.planners.receding import OPEN_LOOP, Steering, shift
 from jaxmbrl.types import Array, Planner, PyTree
+
+SLACK = 1e-3  # of half the range: rounding is no lack of room
 
 
 class Proposal(NamedTuple):
@@ -60,13 +63,33 @@ def carry(plan: PyTree, proposal: Proposal) -> Carried:
     return Carried(plan, shift(proposal.actions, proposal.actions), jnp.arange(horizon) < horizon - 1)
 
 
-def resume(carried: Carried, proposal: Proposal) -> PyTree:
-    """The planner's warm start: what was planned, as residuals from a new proposal, within half the actions' range."""
+def resume(carried: Carried, proposal: Proposal) -> tuple[PyTree, Proposal]:
+    """Go on from the last plan around a new proposal.
+
+    What was planned, a, is now r away from what is proposed. A search that narrows towards its bounds, as CEM's does,
+    could hardly move r where it is more than half way to them. There the plan takes the proposal's place, and r is 0;
+    unless a is as near to a bound of the actions, as everywhere around the middle of these.
+
+    Args:
+        carried: the last plan; its first leaf is where a search starts.
+        proposal: of the policy, for this step.
+
+    Returns:
+        The planner's warm start, and the proposal that it is around.
+    """
+    if not jax.tree.leaves(carried.plan):  # a planner that starts afresh
+        return carried.plan, proposal
     actions, low, high = proposal
-    half = (high - low) / 2
+    half, known = (high - low) / 2, carried.planned[:, None]
 
-    def residual(old: Array) -> Array:
-        planned = jnp.clip(carried.actions + old, low, high)
-        return jnp.where(carried.planned[:, None], jnp.clip(planned - actions, -half, half), old)
+    def planned(residual: Array) -> Array:
+        return jnp.clip(carried.actions + residual, low, high)
 
-    return jax.tree.map(residual, carried.plan)
+    start = planned(jax.tree.leaves(carried.plan)[0])
+    room, enough = half - jnp.abs(start - actions), jnp.minimum(jnp.minimum(start - low, high - start), half / 2)
+    actions = jnp.where(known & (room < enough - SLACK * half), start, actions)
+
+    def moved(residual: Array) -> Array:
+        return jnp.where(known, jnp.clip(planned(residual) - actions, -half, half), residual)
+
+    return jax.tree.map(moved, carried.plan), proposal._replace(actions=actions)

@@ -77,7 +77,7 @@ def watch(schedule: Schedule, *, batch_axes: int) -> Callable[[Any], Watched]:
 
 
 def _since(replay: Replay, *, schedule: Schedule) -> dict[str, Array]:
-    """`Watched.since` of the rows of the last epoch, and of the random steps, which no epoch before the first saw."""
+    """`Watched.since` of the rows of the last epoch, and of the steps before the first epoch, which none saw."""
     rows = (schedule.prefill + schedule.epoch_steps) // schedule.num_envs
     rows = min(rows, schedule.replay_capacity // schedule.num_envs)
     by_row = {name: ~row for name, row in flags(replays.latest(replay, rows), batch_axes=1).items()}  # [rows]

@@ -47,7 +47,7 @@ class LoopState(NamedTuple):
         timestep: of each environment, leaves [B, ...].
         memory: the agent's per-episode memory, leaves [B, ...].
         episodes: bookkeeping.
-        env_steps: int32 [], environment steps so far, the random ones included.
+        env_steps: int32 [], environment steps so far, those before the first epoch included.
         key: PRNG key.
     """
 
@@ -64,7 +64,7 @@ class Loop(NamedTuple):
     """A run as two pure functions.
 
     Attributes:
-        init: ``(key) -> LoopState``, after the random steps.
+        init: ``(key) -> LoopState``, with the store filled by random actions, or by the agent (`Agent.acts_first`).
         epoch: ``(LoopState) -> (LoopState, metrics)``; ``metrics`` maps names to scalars. ``episode_return`` and
             ``episode_length`` are means over the ``episodes`` that ended in the epoch, and 0 where none did.
     """
