@@ -112,8 +112,8 @@ def machine(one: Story) -> Iterator[tuple[str, str]]:
     """Compile times and memory of every process that ran it, and its pace."""
     for place, session in enumerate(one.sessions, 1):
         name = f"process {place}, from epoch {session.get('from_epoch', 0)}"
-        times = ", ".join(f"{part} after {seconds:.1f} s" for part, seconds in session.get("compile_seconds", {}).items())
-        yield f"{name}: compiled", times
+        ready = session.get("compile_seconds", {})
+        yield f"{name}: compiled", ", ".join(f"{part} after {seconds:.1f} s" for part, seconds in ready.items())
         yield f"{name}: state", f"{session.get('state_bytes', 0) / 2**20:,.1f} MiB"
         yield f"{name}: on", f"{session.get('device', '')}, {session.get('devices', 1)} in use"
     for name, cost in one.sessions[-1].get("profile", {}).items() if one.sessions else ():
