@@ -83,3 +83,21 @@ def test_cem_can_leave_a_plan_that_is_far_from_the_proposal(key):
         solution, plan, _ = planner.plan(step_key, objective, plan)
         memory = proposals.carry(receding.shift(plan, planner.init()), around)
     np.testing.assert_allclose(steering.controls(solution), -0.5, atol=0.05)
+
+
+def test_a_plan_beyond_the_bounds_can_come_back(key):
+    """A saturated policy and residuals that push on: pinned to the bound, every action of the plan would stay there."""
+    planner = planners.make((HORIZON, 1), -1.0, 1.0, cem.Config(population=200, elites=20, iterations=8))
+    policy = Proposal(jnp.zeros((HORIZON, 1)), -1.0, 1.0)
+    pushed = planner.init()._replace(mean=jnp.full((HORIZON, 1), 0.9))
+    memory = proposals.carry(
+        receding.shift(pushed, planner.init()), policy._replace(actions=jnp.full((HORIZON, 1), 0.8))
+    )
+    plan, around = proposals.resume(memory, policy)
+    np.testing.assert_array_equal(around.actions[:-1], 1.0)
+    np.testing.assert_array_equal(plan.mean, 0.0)
+    steering = proposals.around(around)
+    solution, *_ = planner.plan(
+        key, lambda key, candidates: -jnp.sum(jax.vmap(steering.controls)(candidates), axis=(1, 2)), plan
+    )
+    assert np.all(steering.controls(solution)[:-1] < 0.5)

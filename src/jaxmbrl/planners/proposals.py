@@ -68,7 +68,8 @@ def resume(carried: Carried, proposal: Proposal) -> tuple[PyTree, Proposal]:
 
     What was planned, a, is now r away from what is proposed. A search that narrows towards its bounds, as CEM's does,
     could hardly move r where it is more than half way to them. There the plan takes the proposal's place, and r is 0;
-    unless a is as near to a bound of the actions, as everywhere around the middle of these.
+    unless a is as near to a bound of the actions, as everywhere around the middle of these. So it does where the sum of
+    the last proposal and residual was beyond those bounds: a step on, r would be pinned to them.
 
     Args:
         carried: the last plan; its first leaf is where a search starts.
@@ -85,9 +86,10 @@ def resume(carried: Carried, proposal: Proposal) -> tuple[PyTree, Proposal]:
     def planned(residual: Array) -> Array:
         return jnp.clip(carried.actions + residual, low, high)
 
-    start = planned(jax.tree.leaves(carried.plan)[0])
+    first = jax.tree.leaves(carried.plan)[0]
+    start, beyond = planned(first), planned(first) != carried.actions + first
     room, enough = half - jnp.abs(start - actions), jnp.minimum(jnp.minimum(start - low, high - start), half / 2)
-    actions = jnp.where(known & (room < enough - SLACK * half), start, actions)
+    actions = jnp.where(known & (beyond | (room < enough - SLACK * half)), start, actions)
 
     def moved(residual: Array) -> Array:
         return jnp.where(known, jnp.clip(planned(residual) - actions, -half, half), residual)
