@@ -106,16 +106,16 @@ def draw_dream(env: Environment, agent: Agent, state: world_models.State, key: K
 def plot(path: Path, curves: dict[str, dict[str, np.ndarray]], best: np.ndarray, seeds: int) -> None:
     """Returns of each seed and their median; the best random controller of each."""
     plt.rcParams.update({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False})
-    figure, axis = plt.subplots(figsize=(5.6, 3.4))
+    figure, axis = plt.subplots(figsize=(7.6, 3.4))
     for name, curve in curves.items():
         steps, returns = curve["env_steps"][0], curve["eval_return"]
         axis.plot(steps, returns.T, color=COLORS[name], linewidth=0.8, alpha=0.4)
-        axis.plot(steps, np.median(returns, axis=0), color=COLORS[name], linewidth=2.2, label=f"evolved in the {name}")
+        axis.plot(steps, np.median(returns, axis=0), color=COLORS[name], linewidth=2.2, label=f"evolved in the\n{name}")
     axis.axhspan(best.min(), best.max(), color="0.5", alpha=0.25, linewidth=0)
-    axis.axhline(float(np.median(best)), color="0.4", linestyle="--", label="best of the random controllers")
+    axis.axhline(float(np.median(best)), color="0.4", linestyle="--", label="best of the\nrandom controllers")
     axis.set(title=f"car racing, {seeds} seeds", xlabel="environment steps in the store", ylabel="return")
     axis.grid(alpha=0.25)
-    axis.legend(frameon=False)
+    axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     figure.tight_layout()
     figure.savefig(path, dpi=150)
 
