@@ -8,9 +8,8 @@
 
 One epoch is the paper's main experiments; several are its iterative procedure (section 5), each going on from the
 parameters of the last. Steps in the environment that evolution takes are not among the run's ``env_steps``: the metric
-``evolution_steps`` counts them. Dreams start from replayed observations with an empty memory. With ``exploration`` the
-store is filled by random controllers, as in the released code, and each later episode in it has its own disturbance of
-the controller's weights.
+``evolution_steps`` counts them. Dreams start from replayed observations with an empty memory. With ``exploration`` each
+stored episode has its own disturbance of the controller's weights; the first ones, as in the released code, that alone.
 
 Differs from the paper: dreams have a learned reward, and an end that is a chance rather than a coin's throw; all
 candidates of a generation meet the same episodes; tanh for every action (the paper squashes each of car racing's three
@@ -122,9 +121,8 @@ def make(spec: Spec, config: Config | None = None, *, env: Environment | None = 
     config = config or Config()
     if config.evolve_in == "environment" and env is None:
         raise ConfigError("evolve_in: got environment, needs the environment: pass env=")
-    controller = evolution.controller(
-        spec, MLP(config.hidden, actions.size(spec.action)), config.model.autoencoder.latent + config.model.hidden
-    )
+    network, latent = MLP(config.hidden, actions.size(spec.action)), config.model.autoencoder.latent
+    controller = evolution.controller(spec, network, latent + config.model.hidden)
     system = _System(
         env=env,
         config=config,
@@ -136,15 +134,11 @@ def make(spec: Spec, config: Config | None = None, *, env: Environment | None = 
     )
     return Agent(
         init=partial(_init, system),
-        memory=lambda agent_state, key: Memory(
-            system.model.memory(), config.exploration * jax.random.normal(key, (controller.size,))
-        ),
+        memory=partial(_memory, system),
         act=partial(_act, system),
         fit=partial(_fit, system),
         improve=lambda agent_state, key, replay: (agent_state, {}),
-        foresee=lambda agent_state, *seen, **options: mdn_rnn.foresee(
-            system.model, agent_state.model, *seen, **options
-        ),
+        foresee=lambda state, *seen, **options: mdn_rnn.foresee(system.model, state.model, *seen, **options),
         window=config.length,
         acts_first=bool(config.exploration > 0),  # not for a tracer: a sweep compiles each value by itself
     )
@@ -158,6 +152,11 @@ def _init(system: _System, key: Key) -> State:
     params, plan = system.model.world.init(key), system.planner.init()
     autoencoder, recurrent = system.autoencoder.init(params.autoencoder), system.recurrent.init(params)
     return State(params, autoencoder, recurrent, plan, jnp.zeros(system.controller.size))
+
+
+def _memory(system: _System, agent_state: State, key: Key) -> Memory:
+    noise = system.config.exploration * jax.random.normal(key, (system.controller.size,))
+    return Memory(system.model.memory(), noise)
 
 
 def _act(
