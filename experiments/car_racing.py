@@ -9,10 +9,10 @@ of them is overrated. All seeds of a run are one program. Writes OUT.csv, OUT.pn
 first seed that learned in dreams, and what it dreams of that after a few pictures.
 """
 
-import argparse
 import csv
 import dataclasses
 import json
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +25,8 @@ import numpy as np
 from jaxmbrl import envs, training
 from jaxmbrl.agents import world_models
 from jaxmbrl.agents.world_models import EVOLVE_IN
+from jaxmbrl.cli.words import Parser, whole_number
+from jaxmbrl.config import ConfigError
 from jaxmbrl.diagnostics import open_loop
 from jaxmbrl.models import actions, mdn_rnn
 from jaxmbrl.models.networks import MLP
@@ -120,24 +122,32 @@ def plot(path: Path, curves: dict[str, dict[str, np.ndarray]], best: np.ndarray,
     figure.savefig(path, dpi=150)
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Run, write, plot, print."""
-    parser: Any = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=4)
-    parser.add_argument("--epochs", type=int, default=3, help="rounds of the iterative procedure")
-    parser.add_argument("--generations", type=int, default=15, help="of CMA-ES in the environment, in each round")
-    parser.add_argument("--episodes", type=int, default=6, help="in the environment, that judge a candidate")
-    parser.add_argument("--dream-generations", type=int, default=40, help="of CMA-ES in dreams, in each round")
-    parser.add_argument("--dream-episodes", type=int, default=16, help="dreamt ones that judge a candidate")
-    parser.add_argument("--dream-steps", type=int, default=50, help="of a dreamt episode")
-    parser.add_argument("--prefill", type=int, default=3000)
-    parser.add_argument("--epoch-steps", type=int, default=1000)
-    parser.add_argument("--eval-episodes", type=int, default=10)
-    parser.add_argument("--controllers", type=int, default=100, help="random ones")
-    parser.add_argument("--random-episodes", type=int, default=6, help="that judge each of them")
-    parser.add_argument("--size", type=int, default=32, help="of the pictures")
-    parser.add_argument("--action-repeat", type=int, default=4)
-    parser.add_argument("--episode-length", type=int, default=600, help="before actions are repeated; 50 are a second")
+def run(argv: list[str]) -> None:
+    """Run, write, plot, print. Raises ConfigError."""
+    parser: Any = Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=whole_number(1), default=4)
+    parser.add_argument("--epochs", type=whole_number(1), default=3, help="rounds of the iterative procedure")
+    parser.add_argument(
+        "--generations", type=whole_number(1), default=15, help="of CMA-ES in the environment, in each round"
+    )
+    parser.add_argument(
+        "--episodes", type=whole_number(1), default=6, help="in the environment, that judge a candidate"
+    )
+    parser.add_argument(
+        "--dream-generations", type=whole_number(1), default=40, help="of CMA-ES in dreams, in each round"
+    )
+    parser.add_argument("--dream-episodes", type=whole_number(1), default=16, help="dreamt ones that judge a candidate")
+    parser.add_argument("--dream-steps", type=whole_number(1), default=50, help="of a dreamt episode")
+    parser.add_argument("--prefill", type=whole_number(1), default=3000)
+    parser.add_argument("--epoch-steps", type=whole_number(1), default=1000)
+    parser.add_argument("--eval-episodes", type=whole_number(1), default=10)
+    parser.add_argument("--controllers", type=whole_number(1), default=100, help="random ones")
+    parser.add_argument("--random-episodes", type=whole_number(1), default=6, help="that judge each of them")
+    parser.add_argument("--size", type=whole_number(1), default=32, help="of the pictures")
+    parser.add_argument("--action-repeat", type=whole_number(1), default=4)
+    parser.add_argument(
+        "--episode-length", type=whole_number(1), default=600, help="before actions are repeated; 50 are a second"
+    )
     parser.add_argument("--out", type=Path, default=Path("car_racing"))
     options = parser.parse_args(argv)
     devices.request(options.seeds)
@@ -173,5 +183,15 @@ def main(argv: list[str] | None = None) -> None:
     print(json.dumps({"final": final, "best_random": best.tolist(), "median_random": float(np.median(judged))}))
 
 
+def main() -> int:
+    """The exit code: a mistake in the command line is one line on standard error, and 2."""
+    try:
+        run(sys.argv[1:])
+    except ConfigError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    return 0
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -8,10 +8,10 @@ OUT.csv and OUT.png, and prints how many steps each needs until the median is wi
 reaches in the end, measured from the first evaluation.
 """
 
-import argparse
 import csv
 import dataclasses
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ import numpy as np
 
 from jaxmbrl import envs, training
 from jaxmbrl.agents import ivg
+from jaxmbrl.cli.words import Parser, whole_number
+from jaxmbrl.config import ConfigError
 from jaxmbrl.training import devices
 from jaxmbrl.training.loop import LoopState
 
@@ -96,19 +98,23 @@ def plot(path: Path, title: str, curves: dict[str, Curve]) -> None:
     figure.savefig(path, dpi=150)
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Run, write, plot, print."""
-    parser: Any = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def run(argv: list[str]) -> None:
+    """Run, write, plot, print. Raises ConfigError."""
+    parser: Any = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("env")
     parser.add_argument("--source", default="usual", help="the reward that the model is learned with")
     parser.add_argument("--also", nargs="*", default=[], help="rewards that the source learns beside it")
     parser.add_argument("--target", required=True, help="the reward that the model is carried over to")
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--source-epochs", type=int, default=15)
-    parser.add_argument("--epochs", type=int, default=16)
-    parser.add_argument("--epoch-steps", type=int, default=100, help="environment steps between two evaluations")
-    parser.add_argument("--updates", type=int, default=3, help="gradient steps for each environment step on the target")
-    parser.add_argument("--eval-episodes", type=int, default=10)
+    parser.add_argument("--seeds", type=whole_number(1), default=5)
+    parser.add_argument("--source-epochs", type=whole_number(1), default=15)
+    parser.add_argument("--epochs", type=whole_number(1), default=16)
+    parser.add_argument(
+        "--epoch-steps", type=whole_number(1), default=100, help="environment steps between two evaluations"
+    )
+    parser.add_argument(
+        "--updates", type=whole_number(1), default=3, help="gradient steps for each environment step on the target"
+    )
+    parser.add_argument("--eval-episodes", type=whole_number(1), default=10)
     parser.add_argument("--share", type=float, default=0.9)
     parser.add_argument("--out", type=Path, default=Path("transfer"))
     options = parser.parse_args(argv)
@@ -129,5 +135,15 @@ def main(argv: list[str] | None = None) -> None:
     print(json.dumps({"level": level, "env_steps_until": until}))
 
 
+def main() -> int:
+    """The exit code: a mistake in the command line is one line on standard error, and 2."""
+    try:
+        run(sys.argv[1:])
+    except ConfigError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    return 0
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,6 +1,7 @@
 """Experiments: systems beside variants of themselves, and mistakes in one line before anything compiles."""
 
 import csv
+import importlib
 import sys
 from pathlib import Path
 
@@ -58,3 +59,21 @@ def test_mistakes_are_one_line(learning_curves, monkeypatch, capsys, argv, messa
     assert learning_curves.main() == 2
     told = capsys.readouterr().err
     assert message in told and told.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "told"),
+    [
+        ("car_racing", ["--epochs", "0"], "argument --epochs: got '0', needs a whole number, at least 1"),
+        ("car_racing", ["--size", "33"], "image: got shape (33, 33, 3), needs (S, S, channels)"),
+        ("transfer", ["pendulum"], "the following arguments are required: --target"),
+        ("transfer", ["pendulum", "--target", "nothing"], "env.reward: got 'nothing', needs one of usual"),
+    ],
+)
+def test_a_mistake_is_one_line(monkeypatch, capsys, name, words, told):
+    monkeypatch.syspath_prepend(str(ROOT))
+    experiment = importlib.import_module(f"experiments.{name}")
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", *words])
+    assert experiment.main() == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {told}") and said.count("\n") == 1

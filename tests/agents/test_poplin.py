@@ -103,12 +103,8 @@ def test_a_plan_lives_on_whatever_is_proposed_next(key):
     prior = mpc.Prior(imitation.student(ENV.spec, TINY.policy), TINY.policy, ENV.spec.box, HORIZON)
     agent = mpc.compose(*mpc.world(ENV.spec, TINY), planner, prior=prior)
     state, timestep = agent.init(key), ENV.reset(key)
-    wanted, memory, act = (
-        agent.plan(state, key, timestep),
-        agent.memory(state, key),
-        jax.jit(agent.act, static_argnames="explore"),
-    )
-    proposed = []
+    act, wanted = jax.jit(agent.act, static_argnames="explore"), agent.plan(state, key, timestep)
+    memory, proposed = agent.memory(state, key), []
     for action_wanted in wanted:
         action, memory, _ = act(state, key, memory, timestep, explore=True)
         np.testing.assert_allclose(action, action_wanted, rtol=1e-5, atol=1e-6)

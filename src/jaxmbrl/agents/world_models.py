@@ -9,7 +9,7 @@
 One epoch is the paper's main experiments; several are its iterative procedure (section 5), each going on from the
 parameters of the last. Steps in the environment that evolution takes are not among the run's ``env_steps``: the metric
 ``evolution_steps`` counts them. Dreams start from replayed observations with an empty memory. With ``exploration`` each
-stored episode has its own disturbance of the controller's weights; the first ones, as in the released code, that alone.
+stored episode has weights of its own around the controller's; random ones at first, as in the released code (smaller).
 
 Differs from the paper: dreams have a learned reward, and an end that is a chance rather than a coin's throw; all
 candidates of a generation meet the same episodes; tanh for every action (the paper squashes each of car racing's three
