@@ -6,7 +6,7 @@
 
 A system may be followed by fields in which it differs from its preset, each after a colon:
 ``sac:agent.updates=2:agent.policy.hidden=(32,32)``. All seeds of a system on an environment are one program, spread
-over the devices (on a CPU, one for each core). Writes OUT.csv and OUT.png.
+over the devices (on a CPU, one for each core). Writes OUT.csv and OUT.png, anew after each of them.
 """
 
 import csv
@@ -137,6 +137,7 @@ def plot(path: Path, title: str, curves: Curves, *, evaluated: int) -> None:
     figure.suptitle(title)
     figure.tight_layout()
     figure.savefig(path, dpi=150)
+    plt.close(figure)
 
 
 def run(argv: list[str]) -> None:
@@ -156,15 +157,16 @@ def run(argv: list[str]) -> None:
         name: {variant.label: study(variant, name, options.preset, options.eval_episodes) for variant in chosen}
         for name in options.envs
     }
-    curves: Curves = {
-        name: {label: learn(one, options.seeds) for label, one in by_system.items()}
-        for name, by_system in studies.items()
-    }
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    write_csv(options.out.with_suffix(".csv"), curves, evaluated=options.eval_episodes)
     what = chosen[0].label if len(chosen) == 1 else "systems"
     title = f"{what}, {options.preset}\nmedian and interquartile range of {options.seeds} seeds"
-    plot(options.out.with_suffix(".png"), title, curves, evaluated=options.eval_episodes)
+    curves: Curves = {}
+    for name, by_system in studies.items():
+        for label, one in by_system.items():
+            curves.setdefault(name, {})[label] = learn(one, options.seeds)
+            write_csv(options.out.with_suffix(".csv"), curves, evaluated=options.eval_episodes)
+            plot(options.out.with_suffix(".png"), title, curves, evaluated=options.eval_episodes)
+            sys.stderr.write(f"{name}, {label}: {options.out.with_suffix('.csv')} has its curve\n")
 
 
 def main() -> int:
