@@ -3,6 +3,8 @@
 Most of a program's time goes into matrix products, which are a library's own code: what LLVM does beyond its first
 level takes a fifth of the compile time, and returns nothing that could be measured. Pictures are the exception. They
 are drawn by loops of XLA's own making, which only the later passes vectorise.
+
+A program that runs once, to make the first state, is not optimised at all: it compiles in half the time or less.
 """
 
 import time
@@ -16,16 +18,25 @@ from jaxmbrl.training.loop import Loop
 from jaxmbrl.types import Array, PyTree, Spec
 
 LEVEL = 1  # of LLVM's optimisations; XLA's default is 3
+QUICKEST: dict[str, Any] = {"xla_backend_optimization_level": 0}
+if jax.__version_info__ < (0, 11):  # loops fused the plain way; later versions have no other and refuse the option
+    QUICKEST["xla_cpu_use_fusion_emitters"] = False
 
 
-def options(spec: Spec) -> dict[str, Any]:
-    """``compiler_options`` for ``jax.jit`` of a program with such an environment in it; XLA's own on accelerators.
+def options(spec: Spec, *, once: bool = False) -> dict[str, Any]:
+    """``compiler_options`` for ``jax.jit`` of a program with an environment in it; XLA's own on accelerators.
+
+    Args:
+        spec: of the environment.
+        once: the program runs a single time.
 
     Example:
         >>> epoch = jax.jit(loop.epoch, donate_argnums=0, compiler_options=options(env.spec))
     """
     settled = jax.default_backend() != "cpu" or jax.config.values["jax_disable_most_optimizations"]
-    return {} if settled or spec.is_image else {"xla_backend_optimization_level": LEVEL}
+    if settled or spec.is_image:
+        return {}
+    return QUICKEST if once else {"xla_backend_optimization_level": LEVEL}
 
 
 def start(
@@ -43,11 +54,11 @@ def start(
     Returns:
         The state, the compiled epoch, which consumes its argument, and by program the seconds until it was ready.
     """
-    begin, seconds, how = time.monotonic(), {}, options(spec)
+    begin, seconds = time.monotonic(), {}
     place = jax.tree.leaves(template)[0].sharding  # said, or a leaf of size zero would come back elsewhere
 
-    def compiled(name: str, lowered: jax.stages.Lowered) -> Callable[..., Any]:
-        program = lowered.compile(how)
+    def compiled(name: str, lowered: jax.stages.Lowered, *, once: bool = False) -> Callable[..., Any]:
+        program = lowered.compile(options(spec, once=once))
         seconds[name] = round(time.monotonic() - begin, 3)
         return program
 
@@ -55,5 +66,5 @@ def start(
         lowered = jax.jit(loop.epoch, donate_argnums=0, out_shardings=(place, None)).lower(template)
         epoch = beside.submit(compiled, "epoch", lowered)
         if state is None:
-            state = compiled("init", jax.jit(loop.init, out_shardings=place).lower(keys))(keys)
+            state = compiled("init", jax.jit(loop.init, out_shardings=place).lower(keys), once=True)(keys)
         return state, epoch.result(), seconds

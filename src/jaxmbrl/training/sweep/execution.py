@@ -200,8 +200,8 @@ def _compiled(part: Part, size: int) -> Compiled:
     """The two programs of a part for waves of ``size`` runs, compiled at their first call."""
     made = program.make(part.run, part.traced)
     init, epoch = (devices.over_seeds(function, size) for function in (made.init, made.epoch))
-    options = compiling.options(made.spec)
-    return jax.jit(init, compiler_options=options), jax.jit(epoch, donate_argnums=1, compiler_options=options)
+    once, often = compiling.options(made.spec, once=True), compiling.options(made.spec)
+    return jax.jit(init, compiler_options=once), jax.jit(epoch, donate_argnums=1, compiler_options=often)
 
 
 def _announce(sweep: Sweep, parts: list[Part], waves: int, done: int, host: Host) -> None:
