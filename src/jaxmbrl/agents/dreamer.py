@@ -155,11 +155,13 @@ def _small(spec: Spec) -> Preset:
 
 
 def _v1(spec: Spec) -> Preset:
-    """100 gradient steps after each 1,000; actions are repeated twice by the environment (``action_repeat``).
+    """100 gradient steps after each 500; actions are repeated twice by the environment (``action_repeat``).
 
-    The actor has three hidden layers, as the critic has, where the released code's has four.
+    The paper counts the simulator's steps, twice as many: 1,000 to 100 gradient steps, 5,000 at random before. The
+    actor has three hidden layers, as the critic has, where the released code's has four; and there are no 100 gradient
+    steps before the first interaction.
     """
-    return Preset(Config(updates=100), Schedule(epochs=1000, prefill=5000, epoch_steps=1000, interact=1000))
+    return Preset(Config(updates=100), Schedule(epochs=2000, prefill=2500, epoch_steps=500, interact=500))
 
 
 def _paper(spec: Spec) -> Preset:

@@ -52,7 +52,7 @@ class Config:
     """The paper's car racing (App. A), evolved in the environment."""
 
     model: mdn_rnn.Config = option(mdn_rnn.Config(), "V and M")
-    autoencoder_steps: int = option(100_000, "gradient steps of V a fit", low=1)
+    autoencoder_steps: int = option(100_000, "gradient steps of V a fit", low=1)  # one pass; released: ten
     autoencoder_batch: int = option(100, "observations a step", low=1)
     autoencoder_rate: float = option(1e-4, "Adam's step size", above=0.0)
     recurrent_steps: int = option(4_000, "gradient steps of M a fit", low=1)
