@@ -64,8 +64,13 @@ CONFIG = ivg.Config(
 SCHEDULE = Schedule(epochs=1, prefill=200, epoch_steps=400, eval_episodes=10)
 
 
-def test_the_actors_gradient_is_that_of_svg_on_a_linear_quadratic_latent():
-    """Against derivatives carried forwards in NumPy along the drawn trajectories, to a relative error of 1e-4."""
+@pytest.mark.parametrize("through", [False, True])
+def test_the_actors_gradient_is_that_of_the_papers_on_a_linear_quadratic_latent(through):
+    """Against derivatives carried forwards in NumPy along the drawn trajectories, to a relative error of 1e-4.
+
+    Through what later actions answer to, as SVG's, or not, as Dreamer's. What is differentiated is neither paper's
+    alone: the returns of all imagined steps rather than the first one's (see `agents.ivg`).
+    """
 
     def step(params, key, state, action):
         reward = -jnp.sum(state**2) - 0.5 * jnp.sum(action**2)
@@ -73,7 +78,7 @@ def test_the_actors_gradient_is_that_of_svg_on_a_linear_quadratic_latent():
 
     world = WorldModel(None, None, None, None, step, lambda params, state: state)
     spec = Spec("latent", jax.ShapeDtypeStruct((2,), jnp.float32), box(-10.0, 10.0), 10)  # no action meets a bound
-    config = dataclasses.replace(CONFIG.policy, horizon=HORIZON, hidden=(), discount=GAMMA)
+    config = dataclasses.replace(CONFIG.policy, horizon=HORIZON, hidden=(), discount=GAMMA, through_policy=through)
     behaviour = imagination.make(spec, world, 2, config)
     state = behaviour.init(jax.random.key(0))
     gain, slope = np.array([-0.02, 0.03]), np.array([0.4, -0.7])
@@ -93,18 +98,22 @@ def test_the_actors_gradient_is_that_of_svg_on_a_linear_quadratic_latent():
     expected = np.zeros(2)
     for states, moves in zip(np.asarray(dream.features, float), np.asarray(dream.action, float), strict=True):
         squash = 10.0 * (1.0 - np.tanh(states @ gain) ** 2)  # of the mean by what tanh squashes, in units of actions
-        expected += total(states, moves, squash, gain, slope)
+        expected += total(states, moves, squash, gain, slope, through)
     np.testing.assert_allclose(got, -expected / (3 * HORIZON), rtol=1e-4)
 
 
-def total(states, moves, squash, gain, slope):
-    """d/dgain of sum_t gamma^t G_t, G_t the return from t to the horizon with the critic's value at its end."""
+def total(states, moves, squash, gain, slope, through):
+    """d/dgain of sum_t gamma^t G_t, G_t the return from t to the horizon with the critic's value at its end.
+
+    Without ``through``, an action's dependence on the state that it answers to counts for nothing; the model's, on
+    states and actions alike, always counts.
+    """
     result = np.zeros(2)
     for begin in range(HORIZON):
         # G_begin depends on the gain through every action before it, too: differentiate states forwards.
         moved = np.zeros((2, 2))  # d state / d gain
         for t in range(HORIZON):
-            into_action = squash[t] * (states[t] + moved.T @ gain)
+            into_action = squash[t] * (states[t] + through * moved.T @ gain)
             if t >= begin:
                 reward = -2.0 * moved.T @ states[t] - moves[t][0] * into_action
                 result += GAMMA**begin * GAMMA ** (t - begin) * reward

@@ -97,6 +97,48 @@ def test_both_gradients_are_the_same_on_average():
     assert alike > 0.98, alike
 
 
+def test_the_gradient_by_reinforce_is_the_papers():
+    """-mean of weight * advantage * d log pi(a_t | x_t), of three steps and a linear actor, in NumPy with float64.
+
+    log pi is that of a Gaussian of mean tanh(x W) and a std that does not depend on x; actions answer for nothing else.
+    """
+    config = imagination.Config(horizon=3, distribution="normal", gradient="reinforce", **SMALL | {"hidden": ()})
+    behaviour = imagination.make(SPEC, point(), 2, config)
+    state = behaviour.init(jax.random.key(1))
+    gain = np.array([[0.3, -0.5], [0.2, 0.4]])
+    baseline, bootstrap = np.array([0.3, -0.2]), np.array([-0.1, 0.4])
+    actor = jax.tree.map(lambda leaf: jnp.zeros_like(leaf), state.actor)
+    actor["params"]["layer_0"]["kernel"] += jnp.asarray(np.hstack([gain, np.zeros((2, 2))]), jnp.float32)
+    values = [
+        jax.tree.map(lambda leaf, w=w: jnp.asarray(w[:, None], jnp.float32) if leaf.ndim == 2 else leaf, state.critic)
+        for w in (baseline, bootstrap)
+    ]
+    state = state._replace(critic=values[0], slow=values[1])
+    weight = jnp.ones(6).at[3].set(0.0)
+    loss = functools.partial(behaviour.actor_loss, state)
+    slope, (dream, _, _) = jax.jit(jax.grad(loss, has_aux=True))(actor, jax.random.key(2), (), beliefs(6), weight)
+
+    share = 1.0 / (1.0 + np.exp(-2.0))
+    std = 0.1 + 0.9 * share
+    expected = np.zeros((2, 4))
+    for row in range(6):
+        x, drawn = np.asarray(dream.features[row], np.float64), np.asarray(dream.action[row], np.float64)
+        push = np.clip(drawn, -2.0, 2.0)
+        following = 0.9 * x + 0.5 * push
+        np.testing.assert_allclose(x[1:], following[:-1], rtol=1e-4, atol=1e-5)
+        later = following[2] @ bootstrap
+        for t in (2, 1, 0):
+            reward = -0.1 * (following[t] ** 2).sum() - 0.01 * (push[t] ** 2).sum()
+            later = reward + 0.9 * (0.3 * following[t] @ bootstrap + 0.7 * later)
+            mean = np.tanh(x[t] @ gain)
+            error = drawn[t] / 2.0 - mean  # of the unit action as it was drawn, beyond its bounds too
+            into_mean = error / std**2 * (1.0 - mean**2)
+            into_raw = (error**2 / std**3 - 1.0 / std) * 0.9 * share * (1.0 - share)
+            advantage = float(weight[row]) * 0.9**t * (later - x[t] @ baseline)
+            expected -= advantage * np.outer(x[t], np.concatenate([into_mean, into_raw])) / (6 * 3)
+    np.testing.assert_allclose(slope["params"]["layer_0"]["kernel"], expected, rtol=1e-4, atol=1e-6)
+
+
 def test_the_model_meets_actions_within_their_bounds():
     """Wide Gaussians are clipped for the model only: what counts for their density is what was drawn."""
     seen = []
