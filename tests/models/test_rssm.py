@@ -99,6 +99,25 @@ def test_what_the_loss_counts():
     assert optax.tree.norm(slope["posterior"]) > 0.0
 
 
+def test_each_part_of_the_divergence_moves_its_own_side():
+    """In a single frame: dynamics the prior, representation the posterior (and the sensor), each by its own weight."""
+    scales = {"dynamics_scale": 0.5, "representation_scale": 0.1, "observation_scale": 0.0, "reward_scale": 0.0}
+    model = rssm.make(SPEC, rssm.Config(stoch=3, free_nats=0.0, **scales, **SMALL))
+    _, params = built("gaussian")
+    metrics = jax.jit(jax.jacrev(lambda *inputs: model.evidence(*inputs)[1]))
+    slopes = metrics(params, jax.random.key(13), sequence(jax.random.key(14), 1))
+    dynamics, representation = slopes["dynamics_loss"], slopes["representation_loss"]
+    for name in ("posterior", "sensor"):
+        assert optax.tree.norm(dynamics[name]) == 0.0
+        assert optax.tree.norm(representation[name]) > 1e-3
+    assert optax.tree.norm(representation["prior"]) == 0.0
+    assert optax.tree.norm(dynamics["prior"]) > 1e-3
+    loss, discount = slopes["model_loss"], slopes["discount_loss"]
+    close(loss["prior"], jax.tree.map(lambda leaf: 0.5 * leaf, dynamics["prior"]))
+    others = jax.tree.map(lambda x, y: x - y, loss["posterior"], discount["posterior"])
+    close(others, jax.tree.map(lambda leaf: 0.1 * leaf, representation["posterior"]))
+
+
 def test_overshooting_looks_beyond_one_step_and_not_beyond_an_end():
     """Where each frame is a first one nothing lies ahead; elsewhere, priors further ahead are further off."""
     model = rssm.make(SPEC, rssm.Config(stoch=3, free_nats=0.0, overshooting=2, **SMALL))
