@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from jaxmbrl import envs
-from jaxmbrl.models import heads, rollouts, rssm
+from jaxmbrl.models import heads, latents, networks, rollouts, rssm
 from jaxmbrl.models.frames import Frames
 from jaxmbrl.types import Box, Spec
 
@@ -119,7 +119,7 @@ def test_each_part_of_the_divergence_moves_its_own_side():
 
 
 def test_overshooting_looks_beyond_one_step_and_not_beyond_an_end():
-    """Where each frame is a first one nothing lies ahead; elsewhere, priors further ahead are further off."""
+    """Where each frame is a first one, or each second one, nothing lies two steps ahead."""
     model = rssm.make(SPEC, rssm.Config(stoch=3, free_nats=0.0, overshooting=2, **SMALL))
     _, params = built("gaussian")
     evidence = functools.partial(jax.jit(model.evidence), params, jax.random.key(8))
@@ -128,6 +128,31 @@ def test_overshooting_looks_beyond_one_step_and_not_beyond_an_end():
     assert evidence(frames._replace(first=jnp.ones(6, bool)))[1]["overshooting_loss"] == 0.0
     two_ahead = frames._replace(first=jnp.array([True, False, True, False, True, False]))
     assert evidence(two_ahead)[1]["overshooting_loss"] == 0.0
+
+
+def test_overshooting_is_the_divergence_from_priors_two_and_three_steps_ahead():
+    """A loop over beginnings and steps ahead, which `step` takes, in two episodes of four and three frames."""
+    free = 0.6
+    model = rssm.make(SPEC, rssm.Config(stoch=3, free_nats=free, overshooting=2, **SMALL))
+    _, params = built("gaussian")
+    frames, key = sequence(jax.random.key(15), 7, first=(4,)), jax.random.key(16)
+    key_filter, key_overshoot = jax.random.split(key)
+    filtered = jax.jit(model.filter)(params, key_filter, frames)
+    step, kl = jax.jit(model.world.step), latents.gaussian(3).kl
+    network = networks.MLP((SMALL["hidden"],), 6, activation=SMALL["activation"], norm=SMALL["norm"])
+    far = []
+    for begin, key_begin in enumerate(jax.random.split(key_overshoot, 7)):
+        state = jax.tree.map(lambda leaf, begin=begin: leaf[begin], filtered.state)
+        for place, key_step in enumerate(jax.random.split(key_begin, 3), begin + 1):
+            if place == 7 or frames.first[place]:
+                break
+            state = step(params, key_step, state, frames.action[place])[0]
+            if place > begin + 1:
+                far.append(float(kl(filtered.posterior[place], network.apply(params["prior"], state.deter))))
+    assert len(far) == 4  # 0 -> 2, 0 -> 3, 1 -> 3; 4 -> 6
+    assert min(far) < free < max(far)
+    told = jax.jit(model.evidence)(params, key, frames)[1]["overshooting_loss"]
+    np.testing.assert_allclose(told, np.maximum(far, free).sum() / (7 * 2), rtol=1e-4)
 
 
 DECAY, PROCESS, NOISE, LENGTH, STEPS = 0.9, 8.0, 1.0, 10, 800
