@@ -171,22 +171,27 @@ def linear_gaussian(key, num):
     return x + NOISE**0.5 * jax.random.normal(key_noise, x.shape)
 
 
-def kalman_log_likelihood(y):
-    """Exact, a frame, of y [num, T], float64."""
-    mean, var, total = np.zeros(len(y)), PROCESS / (1 - DECAY**2), 0.0
+def kalman(y):
+    """Of y [num, T], exact in float64: log-likelihood a frame; x given y up to then: mean [num, T], the last std."""
+    mean, var, total, filtered = np.zeros(len(y)), PROCESS / (1 - DECAY**2), 0.0, []
     for column in np.asarray(y, np.float64).T:
         spread = var + NOISE
         total += -0.5 * (np.log(2 * np.pi * spread) + (column - mean) ** 2 / spread)
         gain = var / spread
-        mean, var = DECAY * (mean + gain * (column - mean)), DECAY**2 * var * (1 - gain) + PROCESS
-    return total.mean() / y.shape[1]
+        filtered.append(mean + gain * (column - mean))
+        mean, var = DECAY * filtered[-1], DECAY**2 * var * (1 - gain) + PROCESS
+    return total.mean() / y.shape[1], np.stack(filtered, axis=1), np.sqrt(gain * NOISE)
 
 
-def test_the_bound_comes_within_two_percent_of_a_kalman_filters_likelihood():
+def test_the_bound_comes_within_two_percent_of_a_kalman_filters_likelihood_and_beliefs_near_its_own():
     """ELBO <= log-likelihood, and nearly equal after learning: 1.1% in a pilot. Beliefs that forgot the past lose 26%.
 
     A filter's beliefs know nothing of later frames, so that the bound is not tight. How much that costs depends on the
     world: 3.4% if x moved by N(0, 0.2), whatever the model's size.
+
+    x is what the decoder tells, whose noise is the measurement's. Its mean over beliefs was off by 0.08 (over 256
+    samples, whose own error is 0.06), its std, 0.947, by 2%. Planted after learning: beliefs that forget the past are
+    off by 0.28, about as much as the measurement itself, 0.31; those drawn from the prior, by 3.3.
     """
     box = Box(np.array([-1.0], np.float32), np.array([1.0], np.float32))
     spec = Spec("linear-Gaussian", jax.ShapeDtypeStruct((1,), jnp.float32), box, LENGTH)
@@ -194,12 +199,14 @@ def test_the_bound_comes_within_two_percent_of_a_kalman_filters_likelihood():
     model = rssm.make(spec, config)
     optimiser = optax.adam(optax.cosine_decay_schedule(1e-2, STEPS))
 
+    def measured(y):
+        nothing = jnp.zeros(y.shape)
+        first = jnp.zeros(y.shape, bool).at[:, 0].set(True)
+        return Frames(heads.symexp(y)[..., None], nothing[..., None], nothing, 1.0 + nothing, first)
+
     def losses(params, key, y):
-        num = len(y)
-        nothing = jnp.zeros((num, LENGTH))
-        first = jnp.zeros((num, LENGTH), bool).at[:, 0].set(True)
-        frames = Frames(heads.symexp(y)[..., None], nothing[..., None], nothing, 1.0 + nothing, first)
-        _, metrics, _ = jax.vmap(functools.partial(model.evidence, params))(jax.random.split(key, num), frames)
+        keys = jax.random.split(key, len(y))
+        _, metrics, _ = jax.vmap(functools.partial(model.evidence, params))(keys, measured(y))
         return jnp.mean(metrics["reconstruction_loss"] + metrics["divergence"]) + 0.5 * jnp.log(2 * jnp.pi)
 
     def update(carry, key):
@@ -217,6 +224,17 @@ def test_the_bound_comes_within_two_percent_of_a_kalman_filters_likelihood():
 
     (params, _), _ = learn(jax.random.key(10))
     y = linear_gaussian(jax.random.key(11), 4000)
-    bound, exact = -float(jax.jit(losses)(params, jax.random.key(12), y)), kalman_log_likelihood(y)
+    exact, mean, std = kalman(y)
+    bound = -float(jax.jit(losses)(params, jax.random.key(12), y))
     assert bound <= exact + 0.005  # up to the noise of the bound's own samples
     assert bound > 1.02 * exact, (bound, exact)
+
+    def believed(key, sequence):
+        states = model.filter(params, key, sequence).state
+        return heads.symlog(jax.vmap(functools.partial(model.reconstruct, params))(states))[:, 0]
+
+    keys = jax.random.split(jax.random.key(17), (256, 60))
+    told = np.asarray(jax.jit(jax.vmap(jax.vmap(believed), in_axes=(0, None)))(keys, measured(y[:60])), np.float64)
+    error = np.sqrt(np.mean((told.mean(axis=0) - mean[:60]) ** 2))
+    assert error < 0.15, error
+    assert told.std(axis=0).mean() == pytest.approx(std, rel=0.1)
