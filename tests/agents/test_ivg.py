@@ -1,4 +1,4 @@
-"""Imagined Value Gradients: its gradient is SVG's, tasks learn beside one another, and a model carries over."""
+"""Imagined Value Gradients: its gradient is NumPy's, tasks learn beside one another, and a model carries over."""
 
 import dataclasses
 
@@ -68,8 +68,8 @@ SCHEDULE = Schedule(epochs=1, prefill=200, epoch_steps=400, eval_episodes=10)
 def test_the_actors_gradient_is_that_of_the_papers_on_a_linear_quadratic_latent(through):
     """Against derivatives carried forwards in NumPy along the drawn trajectories, to a relative error of 1e-4.
 
-    Through what later actions answer to, as SVG's, or not, as Dreamer's. What is differentiated is neither paper's
-    alone: the returns of all imagined steps rather than the first one's (see `agents.ivg`).
+    Through what later actions answer to, as SVG's, or not, as Dreamer's. The objective is Dreamer's in both cases: the
+    mean over t of gamma^t G_t, the returns of all imagined steps. SVG's is G_0 alone.
     """
 
     def step(params, key, state, action):

@@ -10,10 +10,17 @@ An episode is played under the policy of one task, drawn at its start; what is s
 rewards are known functions (`Spec.tasks`). The model carries over to another task (`transfer`): only its rewards, a
 policy and a critic are learned anew.
 
-Source: Byravan et al. 2019, arXiv:1910.04142; the gradient is that of SVG (Heess et al. 2015, arXiv:1510.09142) in a
-latent space. Differs from the paper, of which there is no public code: see `models.latent_dynamics`; the critic learns
-from imagined values rather than from replayed rewards; entropy takes the place of a divergence from an older policy;
-the policies of tasks share the model, and no layers of their own; tasks are drawn uniformly.
+Source: Byravan et al. 2019, arXiv:1910.04142; the gradient goes through model and policy, as that of SVG does (Heess et
+al. 2015, arXiv:1510.09142), in a latent space. Differs from the paper, of which there is no public code: see
+`models.latent_dynamics`; the critic learns from imagined values rather than from replayed rewards; entropy takes the
+place of a divergence from an older policy; the policies of tasks share the model, and no layers of their own; tasks are
+drawn uniformly. As in Dreamer (`policies.imagination`), what a policy climbs is the mean over t < N of gamma^t G_t, the
+discounted returns of all imagined steps, to each of which the actions before it contribute too, rather than
+G_0 = V_N(h) alone. With ``lambda_ = 1``, and where no episode ends, that is
+
+    (1/N) sum_{i<N} (i + 1) gamma^i r_k(h_i, a_i, h_{i+1}) + gamma^N V_k(h_N),
+
+in which late rewards weigh more. The critic is fitted to G_t at all N imagined latents, not to V_N at h alone.
 """
 
 from functools import partial
