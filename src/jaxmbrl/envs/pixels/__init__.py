@@ -1,7 +1,8 @@
 """Any environment as a picture: `render` shows what a camera sees of a simulator's state in place of its observation.
 
-``envs.make("pixels/NAME")`` does it for the classic tasks and Brax's. Nothing leaves the program: pictures are drawn
-under jit and vmap, on any accelerator, and only those that an agent sees (with ``action_repeat``, one an action).
+``envs.make("pixels/NAME")`` does it for the classic tasks but ``linear_quadratic``, Brax's and Playground's. Nothing
+leaves the program: pictures are drawn under jit and vmap, on any accelerator, and only those that an agent sees (with
+``action_repeat``, one an action).
 """
 
 from collections.abc import Callable
