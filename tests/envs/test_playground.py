@@ -21,9 +21,12 @@ def test_every_task_of_the_suite_is_listed():
 
 
 @needed
-@pytest.mark.parametrize("name", ["playground/CartpoleSwingup", "playground/ReacherEasy"])
+@pytest.mark.parametrize(
+    "name", ["CartpoleSwingup", "ReacherEasy", "CheetahRun", "FingerSpin", "BallInCup", "WalkerWalk"]
+)
 def test_episodes_are_playgrounds_own(name, key):
     """The same actions give the same numbers; a carry keeps its types, and no leaf's is weak."""
+    name = f"playground/{name}"
     env, theirs = envs.make(name, episode_length=5), adapter.simulator(name)
     actions = jnp.linspace(-1, 1, 5)[:, None] * jnp.ones(env.spec.box.size)
 
