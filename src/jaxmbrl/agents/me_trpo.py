@@ -11,7 +11,9 @@ Differs from the paper: imagined episodes start from replayed observations; the 
 bounds of the actions; the baseline is a network rather than a linear function of features; there is no noise on the
 policy's parameters, its own noise explores; models and the policy's standard deviation go on from one epoch to the
 next, where the released code starts them anew. The loop ends, as the paper says, at the first look that finds too few
-members improved; the released code goes on for 25 updates, at most 400 an epoch, and returns to the best policy.
+members improved; the released code goes on for 25 updates, at most 400 an epoch, and returns to the best policy. An
+imagined episode in which the model breaks (see `envs.imagined`) is cut there; the critic tells what follows, and no
+look at the members counts it.
 """
 
 from functools import partial
@@ -153,9 +155,15 @@ def _fit(parts: _Parts, state: State, key: Key, replay: Replay) -> tuple[State, 
     metrics |= {
         "policy_updates": (end.number * parts.config.validate_every).astype(jnp.float32),
         "improved_members": end.improved,
-        "imagined_return": jnp.mean(end.value),
+        "imagined_return": _finite_mean(end.value),
     }
     return State(model, end.policy), metrics
+
+
+def _finite_mean(value: Array) -> Array:
+    """Mean over those of [M] that are finite, 0 if none is."""
+    finite = jnp.isfinite(value)
+    return jnp.sum(jnp.where(finite, value, 0.0)) / jnp.maximum(jnp.sum(finite), 1)
 
 
 def _update(parts: _Parts, params: ensemble.Params, replay: Replay, policy: PyTree, key: Key) -> tuple[PyTree, Metrics]:
@@ -168,13 +176,26 @@ def _update(parts: _Parts, params: ensemble.Params, replay: Replay, policy: PyTr
     )
     broken = jnp.mean(batch.extras.astype(jnp.float32))
     if not parts.config.bootstrap:
-        batch = batch._replace(terminated=batch.terminated | batch.truncated)
+        batch = without_beyond(batch)
     policy, metrics = parts.learner.update(policy, key_update, batch)
     return policy, metrics | {"imagined_broken": broken}
 
 
+def without_beyond(batch: Transition) -> Transition:
+    """Imagined episodes [B, T] that are worth nothing beyond their horizon, which then is an end like any other.
+
+    A step at which the model broke (``extras``) stays a truncation, whose value the learner's critic tells: ended at 0,
+    it would beat whatever costs more.
+    """
+    return batch._replace(terminated=batch.terminated | (batch.truncated & ~batch.extras))
+
+
 def judge(parts: _Parts, params: ensemble.Params, key: Key, replay: Replay, policy: PyTree) -> Array:
-    """Mean return [M] of the policy without noise in each member, from the same starts in all of them."""
+    """Mean return [M] of the policy without noise in each member, from the same starts in all of them.
+
+    Episodes in which the member broke do not count: cut short, they look good wherever steps cost something. A member
+    in which all did has -inf, and so has not improved.
+    """
     key = jax.random.clone(key)  # used again on purpose: returns of one epoch compare
     members = parts.judge.num_elites
     shape = (members, parts.config.rollouts // members)
@@ -187,14 +208,16 @@ def judge(parts: _Parts, params: ensemble.Params, key: Key, replay: Replay, poli
     batch = imagined.gather(
         env, lambda key, obs: parts.learner.act(policy, key, obs, explore=False), key, parts.config.horizon
     )
-    return jnp.mean(_first_returns(batch).reshape(shape), axis=1)
+    returns, sound = (x.reshape(shape) for x in first_episodes(batch))
+    num = jnp.sum(sound, axis=1)
+    return jnp.where(num > 0, jnp.sum(jnp.where(sound, returns, 0.0), axis=1) / jnp.maximum(num, 1), -jnp.inf)
 
 
-def _first_returns(batch: Transition) -> Array:
-    """Undiscounted return of the first episode of each row, [B, T] -> [B]."""
+def first_episodes(batch: Transition) -> tuple[Array, Array]:
+    """Of each row's first episode, [B, T] -> ([B], bool [B]): the undiscounted return, and whether it did not break."""
     ended = (batch.terminated | batch.truncated).astype(jnp.int32)
     first = jnp.cumsum(ended, axis=1) - ended == 0
-    return jnp.sum(jnp.where(first, batch.reward, 0.0), axis=1)
+    return jnp.sum(jnp.where(first, batch.reward, 0.0), axis=1), ~jnp.any(first & batch.extras, axis=1)
 
 
 def _starts(replay: Replay, shape: tuple[int, ...], key: Key) -> Array:
