@@ -113,3 +113,9 @@ def test_breaking_the_model_is_no_improvement(key):
     _, metrics = epoch(cheating, 0.0, key)  # gains of 0 and 3, and 6 at the first look
     assert metrics["improved_members"] == 0 and metrics["policy_updates"] == 2
     assert metrics["ended"] == 0.0  # the last update was on episodes that break at once
+
+
+def test_broken_is_counted_over_all_updates(key):
+    """Gains of 0 to 5 imagine, of which those above 2.5 break the model at each step."""
+    breaks = parts(world(breaks=lambda obs, action: action[..., 0] > 2.5 * obs[..., 0]), change=1.0, min_improved=0.0)
+    assert epoch(breaks, 0.0, key)[1]["imagined_broken"] == 0.5

@@ -76,12 +76,16 @@ class State(NamedTuple):
 
 
 class _Round(NamedTuple):
-    """Carry of the loop over rounds; ``value`` [M] is the policy's return in each member."""
+    """Carry of the loop over rounds; ``value`` [M] is the policy's return in each member.
+
+    ``broken`` is the sum over updates of the share of steps that broke; ``metrics`` are the last update's.
+    """
 
     policy: PyTree
     value: Array
     improved: Array
     number: Array
+    broken: Array
     metrics: Metrics
 
 
@@ -141,19 +145,22 @@ def _fit(parts: _Parts, state: State, key: Key, replay: Replay) -> tuple[State, 
         policy, metrics = jax.lax.scan(update, progress.policy, keys)
         value = value_of(policy)
         improved = jnp.mean((value > progress.value).astype(jnp.float32))
+        broken = progress.broken + jnp.sum(metrics["imagined_broken"])
         last = jax.tree.map(lambda leaf: leaf[-1], metrics)
-        return _Round(policy, value, improved, progress.number + 1, last)
+        return _Round(policy, value, improved, progress.number + 1, broken, last)
 
     def go_on(progress: _Round) -> Array:
         return (progress.number < rounds) & (progress.improved >= parts.config.min_improved)
 
     shapes = jax.eval_shape(partial(_update, parts, model.params, replay), state.policy, key_rounds)[1]
     blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    start = _Round(state.policy, value_of(state.policy), jnp.ones(()), jnp.zeros((), jnp.int32), blank)
+    start = _Round(state.policy, value_of(state.policy), jnp.ones(()), jnp.zeros((), jnp.int32), jnp.zeros(()), blank)
     end = jax.lax.while_loop(go_on, run, start)
+    updates = (end.number * parts.config.validate_every).astype(jnp.float32)  # at least one round's
     metrics |= end.metrics
     metrics |= {
-        "policy_updates": (end.number * parts.config.validate_every).astype(jnp.float32),
+        "imagined_broken": end.broken / updates,
+        "policy_updates": updates,
         "improved_members": end.improved,
         "imagined_return": _finite_mean(end.value),
     }
