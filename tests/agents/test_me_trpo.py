@@ -4,6 +4,7 @@ import integrator
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from jaxmbrl import replay as replays
 from jaxmbrl.agents import me_trpo
@@ -119,3 +120,23 @@ def test_broken_is_counted_over_all_updates(key):
     """Gains of 0 to 5 imagine, of which those above 2.5 break the model at each step."""
     breaks = parts(world(breaks=lambda obs, action: action[..., 0] > 2.5 * obs[..., 0]), change=1.0, min_improved=0.0)
     assert epoch(breaks, 0.0, key)[1]["imagined_broken"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("sign", "gain", "min_improved", "updates", "improved"),
+    [
+        ((1.0, 1.0), -2.0, 1.0, 2, 0.0),  # away from the optimum
+        ((1.0, 1.0), -2.0, 0.0, 6, 0.0),
+        ((1.0, 1.0), -1.0, 1.0, 6, 1.0),  # towards it
+        ((1.0, -1.0), -1.0, 0.6, 2, 0.5),  # members disagree
+        ((1.0, -1.0), -1.0, 0.5, 6, 0.5),
+    ],
+)
+def test_updates_end_at_the_first_look_that_finds_too_few_members_improved(
+    key, sign, gain, min_improved, updates, improved
+):
+    after, metrics = epoch(parts(world(sign), change=-0.1, min_improved=min_improved), gain, key)
+    assert metrics["policy_updates"] == updates and metrics["improved_members"] == improved
+    np.testing.assert_allclose(after, gain - 0.1 * updates, rtol=1e-5)
+    assert metrics["imagined_broken"] == 0.0
+    np.testing.assert_allclose(metrics["ended"], 1 / HORIZON, rtol=1e-6)
