@@ -196,3 +196,21 @@ def test_images_are_refused_when_a_learner_is_made(learner):
     image = jax.ShapeDtypeStruct((32, 32, 3), jnp.uint8)
     with pytest.raises(ValueError, match="needs one vector"):
         learner.make(SPEC._replace(observation=image))
+
+
+def test_an_objective_may_tell_more(name, key):
+    """What `PolicyLoss` carries is among the metrics, and does not change what is learned."""
+    learner, batch = LEARNERS[name], batch_of(jax.random.key(1))
+    state = learner.init(key)
+    examples = actor_critic.one_step_examples(learner, state, jax.random.key(2), batch)
+
+    def objective(state, actor, key, obs, **more):
+        action, log_prob = jax.vmap(functools.partial(learner.policy, actor))(jnp.zeros((len(obs), 2)), obs)
+        return actor_critic.PolicyLoss(jnp.sum(action), log_prob, **more)
+
+    told = functools.partial(objective, metrics={"told": jnp.float32(0.25)})
+    alone, beside = (
+        learner.learn(state, jax.random.key(3), batch.obs, examples, objective=one) for one in (objective, told)
+    )
+    assert beside[1].pop("told") == 0.25 and set(beside[1]) == set(alone[1])
+    jax.tree.map(np.testing.assert_array_equal, beside[0], alone[0])

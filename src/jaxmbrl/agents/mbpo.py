@@ -125,6 +125,8 @@ def _fit(parts: _Parts, state: State, key: Key, replay: Replay) -> tuple[State, 
     transitions, broken = imagine(parts, model.params, state.policy, key_imagine, replay, length)
     metrics |= {"rollout_length": length.astype(jnp.float32), "broken_rollouts": broken}
     store = replays.add(state.imagined, transitions)
+    keep = (broken == 1.0) & (state.imagined.size > 0)  # nothing sound was imagined, but there is what was before
+    store = jax.tree.map(partial(jnp.where, keep), state.imagined, store)
     return State(state.policy, model, store, state.fits + 1), metrics
 
 
@@ -151,7 +153,8 @@ def imagine(
 
     Returns:
         Imagined transitions [rollouts * last_length], and the share [] of those in which the model broke; they are
-        left out, and others stand in their places.
+        left out, and others stand in their places. Where it broke in all, one of them does: a step that stays where it
+        began, without reward.
     """
     config = parts.config
     elites = ensemble.Params(ensemble.elite_members(params), jnp.arange(config.model.elites))  # gathered once

@@ -79,13 +79,14 @@ def policy_loss(parts: Parts, members: one_step.Params, policy: Any, actor: PyTr
     """The actor's loss in states [B, O]: the mean of `imagined_value`, negated."""
     size = jax.eval_shape(lambda: parts.learner.act(policy, key, obs[0], explore=False)).shape
     noise = jax.random.normal(key, (obs.shape[0], parts.horizon + 1, *size))
-    value, log_prob = jax.vmap(partial(imagined_value, parts, members, policy, actor))(obs, noise)
-    return PolicyLoss(-jnp.mean(value) / max(parts.horizon, 1), log_prob)
+    value, log_prob, broken = jax.vmap(partial(imagined_value, parts, members, policy, actor))(obs, noise)
+    metrics = {"broken_rollouts": jnp.mean(broken.astype(jnp.float32))}
+    return PolicyLoss(-jnp.mean(value) / max(parts.horizon, 1), log_prob, metrics)
 
 
 def imagined_value(
     parts: Parts, members: one_step.Params, policy: Any, actor: PyTree, obs: Array, noise: Array
-) -> tuple[Array, Array]:
+) -> tuple[Array, Array, Array]:
     """The model's value of following an actor from a state, differentiable in the actor.
 
     Args:
@@ -97,13 +98,13 @@ def imagined_value(
         noise: [H + 1, A], of the policy's actions.
 
     Returns:
-        The value [], and the first action's log-probability []. A prediction that is not finite or beyond any task's
-        range ends the rollout; what follows counts as 0.
+        The value [], the first action's log-probability [], and whether the model broke, bool []: a prediction that is
+        not finite or beyond any task's range ends the rollout, and what follows counts as 0.
     """
     learner, base = parts.learner, parts.model.base
     temperature = learner.temperature(policy)
 
-    def step(carry: tuple[Array, Array], noise: Array) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+    def step(carry: tuple[Array, Array], noise: Array) -> tuple[tuple[Array, Array], tuple[Array, Array, Array]]:
         obs, weight = carry
         action, log_prob = learner.policy(actor, noise, obs)
         outcomes = jax.vmap(base.mean_outcome, in_axes=(0, None, None))(members, obs, action)
@@ -111,13 +112,14 @@ def imagined_value(
         sound = jnp.all(jnp.abs(outcome.next_obs) <= LIMIT) & jnp.isfinite(outcome.reward)
         gain = weight * (jnp.where(sound, outcome.reward, 0.0) - temperature * log_prob)
         after = jnp.where(sound, outcome.next_obs, jax.lax.stop_gradient(obs))
+        broken = (weight > 0) & ~sound  # and not after an end
         weight = jnp.where(sound, weight * learner.discount * outcome.discount, 0.0)
-        return (after, weight), (gain, log_prob)
+        return (after, weight), (gain, log_prob, broken)
 
-    (last, weight), (gains, log_probs) = jax.lax.scan(step, (obs, jnp.ones(())), noise[:-1])
+    (last, weight), (gains, log_probs, broken) = jax.lax.scan(step, (obs, jnp.ones(())), noise[:-1])
     action, log_prob = learner.policy(actor, noise[-1], last)
     value = jnp.min(learner.values(policy.critics, last, action)) - temperature * log_prob
-    return jnp.sum(gains) + weight * value, jnp.append(log_probs, log_prob)[0]
+    return jnp.sum(gains) + weight * value, jnp.append(log_probs, log_prob)[0], jnp.any(broken)
 
 
 def preset(name: str, spec: Spec) -> Preset:

@@ -50,9 +50,13 @@ def make(spec: Spec, config: Config | None = None, *, env: Environment | None = 
 def weighed(parts: Parts, rows: Expansion, *, covariance: bool = False) -> tuple[Examples, Metrics]:
     """One example [1]: the replayed state and action, with the mean of all horizons' targets by their certainty."""
     discount = parts.learner.discount * rows.continues
-    result = steve(candidate_targets(rows.reward, discount, rows.value), covariance=covariance)
+    candidates = candidate_targets(rows.reward, discount, rows.value)  # [H + 1, M L K], by model first
+    result = steve(candidates, covariance=covariance)
+    of_model = jnp.swapaxes(candidates.reshape((*discount.shape, -1)), 0, 1)
+    broken = ~jnp.all(jnp.isfinite(of_model), axis=(1, 2))
     examples = Examples(rows.obs[:1, 0], rows.action[:1, 0], result.target[None], jnp.ones(1))
-    return examples, {"model_share": 1.0 - result.weight[0]}
+    metrics = {"model_share": 1.0 - result.weight[0], "broken_rollouts": jnp.mean(broken.astype(jnp.float32))}
+    return examples, metrics
 
 
 def preset(name: str, spec: Spec) -> Preset:

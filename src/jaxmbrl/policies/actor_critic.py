@@ -55,10 +55,17 @@ class Examples(NamedTuple):
 
 
 class PolicyLoss(NamedTuple):
-    """What an actor minimises, and how random it was: loss [], log_prob [B] of the actions in the batch's states."""
+    """What an actor minimises, and how random it was.
+
+    Attributes:
+        loss: [].
+        log_prob: [B], of the actions in the batch's states.
+        metrics: what else to tell of it, [] each, or None.
+    """
 
     loss: Array
     log_prob: Array
+    metrics: Metrics | None = None
 
 
 Objective: TypeAlias = Callable[[Any, PyTree, Key, Array], PolicyLoss]  # (state, actor, key, obs [B, O])

@@ -139,6 +139,7 @@ def _learn(
         "entropy": -jnp.mean(result.log_prob),
         "temperature": jnp.exp(log_temperature),
     }
+    metrics |= result.metrics or {}
     state = state._replace(
         actor=actor,
         actor_optimiser=actor_optimiser,

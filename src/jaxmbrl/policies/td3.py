@@ -130,7 +130,12 @@ def _learn(
     )
     state = state._replace(critics=critics, critic_optimiser=critic_optimiser, updates=state.updates + 1)
     policy_loss = objective or partial(_policy_loss, design)
-    loss, gradient = jax.value_and_grad(lambda actor: policy_loss(state, actor, key, obs).loss)(state.actor)
+
+    def actor_loss(actor: PyTree) -> tuple[Array, PolicyLoss]:
+        result = policy_loss(state, actor, key, obs)
+        return result.loss, result
+
+    gradient, result = jax.grad(actor_loss, has_aux=True)(state.actor)
     actor, actor_optimiser = actor_critic.descend(optimiser, gradient, state.actor, state.actor_optimiser)
     moved = state._replace(
         actor=actor,
@@ -139,4 +144,4 @@ def _learn(
         targets=actor_critic.track(state.targets, critics, config.target_rate),
     )
     state = moved if config.delay == 1 else select(state.updates % config.delay == 0, moved, state)
-    return state, metrics | {"actor_loss": loss}
+    return state, metrics | {"actor_loss": result.loss} | (result.metrics or {})
