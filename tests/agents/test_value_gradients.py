@@ -1,5 +1,7 @@
 """Gradients through a model on linear-quadratic problems, against the analytic policy gradient in float64."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -111,3 +113,23 @@ def test_sac_svg_is_the_analytic_gradient():
 
     expected = analytic(states, actions, last, True)
     np.testing.assert_allclose(jax.grad(value)(State.actor), expected, rtol=1e-4)
+
+
+def test_svg_of_no_steps_is_the_deterministic_policy_gradient():
+    """With Q(s, a) = -(s'Ps + s'Ma + R a'a): the sum over states of dQ/da at the policy's actions, times s'."""
+    cross, curvature, rng = np.array([[0.7], [-1.2]]), 0.8, np.random.default_rng(2)
+    states, noise = rng.normal(size=(5, 2)), rng.normal(size=(5, 1, 1))
+
+    def values(critics, obs, action):
+        mixed = obs @ jnp.asarray(cross, jnp.float32) @ action + curvature * action @ action
+        return -(obs @ jnp.asarray(VALUE, jnp.float32) @ obs + mixed)[None]
+
+    parts = Parts(LEARNER._replace(values=values), Ensemble(Model, 1, 1, None), None, 0, every_reward=False)
+
+    def total(gain):
+        value = functools.partial(sac_svg.imagined_value, parts, MEMBERS, State, gain)
+        return jnp.sum(jax.vmap(value)(jnp.asarray(states, jnp.float32), jnp.asarray(noise, jnp.float32))[0])
+
+    actions = states @ GAIN.T + STD * noise[:, 0]
+    expected = -(states @ cross + 2 * curvature * actions).T @ states
+    np.testing.assert_allclose(jax.grad(total)(State.actor), expected, rtol=1e-4)
