@@ -133,3 +133,113 @@ def test_svg_of_no_steps_is_the_deterministic_policy_gradient():
     actions = states @ GAIN.T + STD * noise[:, 0]
     expected = -(states @ cross + 2 * curvature * actions).T @ states
     np.testing.assert_allclose(jax.grad(total)(State.actor), expected, rtol=1e-4)
+
+
+TEMPERATURE, EDGE = 0.3, 1.5  # the model's episodes end beyond the edge
+SLOPES = np.array([[0.5, -0.2], [-0.4, 0.3]])  # of two critics' values of an action, by state
+
+
+class Ending(Model):
+    """The true model, whose episodes end where the first entry gets beyond the edge."""
+
+    @staticmethod
+    def mean_outcome(params, obs, action):
+        after = outcome(params, obs, action)
+        return after._replace(discount=jnp.where(after.next_obs[0] > EDGE, 0.0, 1.0))
+
+
+def entropic(np, gain, noise, obs):
+    """An action and its log-probability, by a policy whose std depends on the state, in any array library."""
+    log_std = np.log(STD) + 0.5 * np.tanh(gain @ obs)
+    log_prob = np.sum(-0.5 * noise**2 - log_std - 0.5 * np.log(2 * np.pi))
+    return gain @ obs + np.exp(log_std) * noise, log_prob
+
+
+def critics(np, obs, action):
+    return -(obs @ np.asarray(VALUE, obs.dtype) @ obs) + np.asarray(SLOPES, obs.dtype) @ obs * action[0]
+
+
+ENTROPIC = LEARNER._replace(
+    act=lambda policy, key, obs, *, explore: jnp.zeros(1),
+    policy=functools.partial(entropic, jnp),
+    infer_noise=lambda gain, obs, action: (action - gain @ obs) / jnp.exp(jnp.log(STD) + 0.5 * jnp.tanh(gain @ obs)),
+    values=lambda _, obs, action: critics(jnp, obs, action),
+    temperature=lambda state: jnp.float32(TEMPERATURE),
+)
+ACTOR = GAIN + np.array([[0.2, -0.1]])  # the one that learns; noise is inferred for GAIN
+
+
+def value_of_last(gain, noise, obs):
+    action, log_prob = entropic(np, gain, noise, obs)
+    return critics(np, obs, action).min() - TEMPERATURE * log_prob
+
+
+def matches(loss, twin):
+    """A loss of the actor and its gradient against a float64 twin and its finite differences."""
+    found, gradient = jax.value_and_grad(loss)(jnp.asarray(ACTOR, jnp.float32))
+    np.testing.assert_allclose(found, twin(ACTOR), rtol=1e-5)
+    steps = 1e-6 * np.eye(2)[:, None]
+    exact = [(twin(ACTOR + step) - twin(ACTOR - step)) / 2e-6 for step in steps]
+    np.testing.assert_allclose(gradient[0], exact, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("horizon", [0, 4])
+def test_sac_svgs_objective_is_its_formula(key, horizon):
+    """With a temperature, two critics, and an imagined episode that ends: its reward counts, and nothing after it."""
+    starts = np.array([[0.5, -0.5], [1.2, 2.8], [-1.0, 0.3]])
+    noise = np.asarray(jax.random.normal(key, (3, horizon + 1, 1)), np.float64)
+    parts = Parts(ENTROPIC, Ensemble(Ending, 1, 1, None), None, horizon, every_reward=False)
+    ends = []
+
+    def one(gain, obs, noise):
+        total, weight = 0.0, 1.0
+        for step in range(horizon):
+            action, log_prob = entropic(np, gain, noise[step], obs)
+            total += weight * (-obs @ obs - 0.5 * action @ action - TEMPERATURE * log_prob)
+            obs = A @ obs + B @ action
+            weight *= GAMMA
+            if obs[0] > EDGE:
+                ends.append(step)
+                return total
+        return total + weight * value_of_last(gain, noise[horizon], obs)
+
+    def twin(gain):
+        return -np.mean([one(gain, *row) for row in zip(starts, noise, strict=True)]) / max(horizon, 1)
+
+    def loss(gain):
+        return sac_svg.policy_loss(parts, MEMBERS, State, gain, key, jnp.asarray(starts, jnp.float32)).loss
+
+    matches(loss, twin)
+    assert set(ends) == ({1} if horizon else set()), "one of the episodes ends on the way"
+
+
+def test_svgs_objective_is_its_formula(key):
+    """Windows of four real steps: on their way, terminated, at a time limit; what follows is of another episode."""
+    rng, length = np.random.default_rng(3), 4
+    obs, action = rng.normal(size=(3, length, 2)), 0.5 * rng.normal(size=(3, length, 1))
+    following = obs @ A.T + action @ B.T + 0.1 * rng.normal(size=(3, length, 2))
+    terminated, truncated = np.zeros((3, length), bool), np.zeros((3, length), bool)
+    terminated[1, 1] = truncated[2, 2] = True
+    reals = (jnp.asarray(x, jnp.float32) for x in (obs, action, np.zeros((3, length)), following))
+    windows = Transition(*reals, jnp.asarray(terminated), jnp.asarray(truncated))
+    parts = Parts(ENTROPIC, Ensemble(Model, 1, 1, None), None, length, every_reward=False)
+    last, fresh = (np.asarray(jax.random.normal(k, (3, 1)), np.float64) for k in jax.random.split(key))
+
+    def one(gain, i):
+        state, total, weight = obs[i, 0], 0.0, 1.0
+        for t in range(length):
+            std = np.exp(np.log(STD) + 0.5 * np.tanh(GAIN @ obs[i, t]))
+            chosen, _ = entropic(np, gain, (action[i, t] - GAIN @ obs[i, t]) / std, state)
+            total += weight * (-state @ state - 0.5 * chosen @ chosen)
+            state = A @ state + B @ chosen + following[i, t] - A @ obs[i, t] - B @ action[i, t]
+            weight *= GAMMA * (not terminated[i, t])
+            if terminated[i, t] or truncated[i, t]:
+                break
+        return total + weight * value_of_last(GAIN, last[i], state)
+
+    def twin(gain):
+        entropy = -np.mean([entropic(np, gain, fresh[i], obs[i, 0])[1] for i in range(3)])
+        return -TEMPERATURE * entropy - np.mean([one(gain, i) for i in range(3)]) / length
+
+    config, begin = svg.Config(horizon=length), windows.obs[:, 0]
+    matches(lambda gain: svg.policy_loss(parts, config, MEMBERS[0], windows, State, gain, key, begin).loss, twin)

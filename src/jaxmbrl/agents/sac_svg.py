@@ -66,9 +66,7 @@ def _improve(parts: Parts, config: Config, state: State, key: Key, replay: Repla
     def update(policy: Any, key: Key, batch: Transition) -> tuple[Any, Metrics]:
         key_target, key_learn = jax.random.split(key)
         examples = one_step_examples(parts.learner, policy, key_target, batch)
-        return parts.learner.learn(
-            policy, key_learn, batch.obs, examples, objective=objective if parts.horizon else None
-        )
+        return parts.learner.learn(policy, key_learn, batch.obs, examples, objective=objective)
 
     draw = off_policy.replayed(replay, config.batch_size)
     policy, metrics = off_policy.improve(update, draw, config.updates, state.policy, key)
