@@ -260,6 +260,7 @@ class Agent(NamedTuple):
         window: consecutive steps of one environment that it learns from at once, hence the fewest that are stored
             before it learns.
         steps_per_fit: steps, over all environments, that it takes to lie between two fits; 0 if it does not care.
+        newest: steps, over all environments, that it takes from the store at once, the newest; 0 if it takes no such.
         acts_first: whether the store is filled by what it does before it has learned, rather than by random actions.
     """
 
@@ -273,4 +274,5 @@ class Agent(NamedTuple):
     plan: Callable[..., Array] | None = None
     window: int = 1
     steps_per_fit: int = 0
+    newest: int = 0
     acts_first: bool = False

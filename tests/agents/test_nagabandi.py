@@ -167,6 +167,13 @@ def test_bad_choices_are_named():
     agent = nagabandi.make(ENV.spec, TINY)
     with pytest.raises(ConfigError, match=rf"epoch_steps: got {LENGTH} for each .* needs {2 * LENGTH}"):
         training.make_loop(ENV, agent, Schedule(prefill=3 * LENGTH, epoch_steps=LENGTH))
+    enough = Schedule(prefill=3 * LENGTH, epoch_steps=2 * LENGTH, capacity=4 * LENGTH)
+    training.make_loop(ENV, agent, enough)
+    with pytest.raises(ConfigError, match=r"^schedule.capacity: got 59, needs at least 60, the newest steps"):
+        training.make_loop(ENV, agent, dataclasses.replace(enough, capacity=4 * LENGTH - 1))
+    agent = nagabandi.make(ENV.spec, dataclasses.replace(TINY, batch_rounds=3))
+    with pytest.raises(ConfigError, match=r"schedule.capacity: got 60, needs at least 90"):
+        training.make_loop(ENV, agent, enough)
 
 
 # epoch -> (what has just been learned, least mean return of 4 seeds, mean and std of 12 pilot seeds, these among them)

@@ -114,6 +114,7 @@ def make(spec: Spec, config: Config | None = None, *, env: Environment | None = 
         fit=partial(_fit, system),
         improve=lambda agent_state, key, replay: (agent_state, {}),
         steps_per_fit=config.round_steps,
+        newest=max(config.demonstrations, config.batch_rounds * config.round_steps),
         predictors=_of_expert(expert.predictors),
         plan=_of_expert(expert.plan),
     )

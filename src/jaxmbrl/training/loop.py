@@ -77,8 +77,9 @@ def make_loop(env: Environment, agent: Agent, schedule: Schedule) -> Loop:
     """Compose an environment, an agent and a schedule.
 
     Raises:
-        ConfigError: if what is stored before the agent first learns, or ever, is shorter than its windows; or if it
-            counts on other steps between two fits than the schedule has.
+        ConfigError: if what is stored before the agent first learns, or ever, is shorter than its windows, or what is
+            ever stored than what it takes at once; or if it counts on other steps between two fits than the schedule
+            has.
     """
     between = schedule.epoch_steps // schedule.fits_per_epoch
     if agent.steps_per_fit not in (0, between):
@@ -90,6 +91,9 @@ def make_loop(env: Environment, agent: Agent, schedule: Schedule) -> Loop:
             raise ConfigError(
                 f"schedule.{name}: got {steps}, needs {needs}: the agent learns from windows of that many"
             )
+    if schedule.replay_capacity < agent.newest:
+        needs = f"at least {agent.newest}, the newest steps that the agent learns from at once"
+        raise ConfigError(f"schedule.capacity: got {schedule.replay_capacity}, needs {needs}")
     return Loop(partial(_init, env, agent, schedule), partial(_epoch, env, agent, schedule))
 
 
