@@ -114,16 +114,10 @@ def test_mbpo_leaves_broken_transitions_out(key):
     assert 0.3 < broken < 0.7
 
 
-def test_mbpo_keeps_what_it_has_where_all_breaks(key):
-    """But for the first time, when it has nothing: then it has steps that stay where they began."""
-    sound, wild = imagining(lambda x: x > 99), imagining(lambda x: x > -1)
-    before, metrics = mbpo._fit(sound, mbpo._init(sound, key), key, starts())
-    assert metrics["broken_rollouts"] == 0.0
-    after, metrics = mbpo._fit(wild, before, key, starts())
-    assert metrics["broken_rollouts"] == 1.0
-    jax.tree.map(np.testing.assert_array_equal, after.imagined, before.imagined)
-    first, _ = mbpo._fit(wild, mbpo._init(wild, key), key, starts())
-    assert first.imagined.size == 1
-    row = jax.tree.map(lambda leaf: leaf[0], replays.transitions(first.imagined))
-    np.testing.assert_array_equal(row.next_obs, row.obs)
-    np.testing.assert_array_equal(row.reward, np.zeros(80))
+def test_where_all_breaks_mbpo_imagines_steps_that_stay_where_they_began(key):
+    wild = imagining(lambda x: x > -1)
+    params = wild.fitter.init(key).params
+    imagined, broken = mbpo.imagine(wild, params, (), key, starts(), jnp.int32(2))
+    assert broken == 1.0
+    np.testing.assert_array_equal(imagined.next_obs, imagined.obs)
+    np.testing.assert_array_equal(imagined.reward, np.zeros(80))

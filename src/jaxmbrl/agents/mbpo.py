@@ -125,8 +125,6 @@ def _fit(parts: _Parts, state: State, key: Key, replay: Replay) -> tuple[State, 
     transitions, broken = imagine(parts, model.params, state.policy, key_imagine, replay, length)
     metrics |= {"rollout_length": length.astype(jnp.float32), "broken_rollouts": broken}
     store = replays.add(state.imagined, transitions)
-    keep = (broken == 1.0) & (state.imagined.size > 0)  # nothing sound was imagined, but there is what was before
-    store = jax.tree.map(partial(jnp.where, keep), state.imagined, store)
     return State(state.policy, model, store, state.fits + 1), metrics
 
 
