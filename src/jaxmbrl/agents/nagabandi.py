@@ -105,7 +105,7 @@ class _System(NamedTuple):
 def make(spec: Spec, config: Config | None = None, *, env: Environment | None = None) -> Agent:
     """Bind MB-MF to an environment."""
     config = config or Config()
-    expert, learner = random_shooting.make(spec, config.mpc, env=env), trpo.make(spec, config.tuning, calibrates=False)
+    expert, learner = random_shooting.make(spec, config.mpc, env=env), trpo.make(spec, config.tuning)
     system = _System(spec, config, expert, student(spec, config), learner)
     return Agent(
         init=partial(_init, system),
@@ -243,11 +243,14 @@ def _imitate(system: _System, agent_state: State, key: Key, fresh: Pairs, slot: 
 
 
 def _tune(system: _System, replay: Replay, agent_state: State, key: Key) -> tuple[State, Metrics]:
-    """A step of TRPO on the newest trajectories, all of the policy that acts now; inputs are scaled as in cloning."""
+    """A step of TRPO on the newest trajectories, all of the policy that acts now.
+
+    The inputs' statistics stay those of cloning: moving them would change the policy, whatever the trust region.
+    """
     newest = _latest(replay, system.config.round_steps * system.config.batch_rounds)
     batch = jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), newest)
     policy, metrics = system.learner.update(agent_state.policy, key, batch)
-    return agent_state._replace(policy=policy), metrics
+    return agent_state._replace(policy=policy._replace(scale=agent_state.policy.scale)), metrics
 
 
 def _latest(replay: Replay, num: int) -> Transition:

@@ -20,7 +20,6 @@ from jaxmbrl.models.networks import MLP
 from jaxmbrl.types import Array, Box, Key, PyTree, Spec
 
 EDGE = 1.0 - 1e-6  # float32 cannot tell a tanh beyond from 1; the Gaussian is then read as +-7.25
-EPSILON = 1e-6  # added to the variance of an input
 
 
 class Params(NamedTuple):
@@ -68,22 +67,8 @@ def update_scale(scale: Scale, obs: Array, angles: tuple[int, ...]) -> Scale:
 
 def inputs(scale: Scale, obs: Array, angles: tuple[int, ...]) -> Array:
     """What a network sees of an observation [O]: [I], within +-10 standard deviations."""
-    centred = (encode(obs, angles) - scale.mean) / jnp.sqrt(scale.var + EPSILON)
+    centred = (encode(obs, angles) - scale.mean) / jnp.sqrt(scale.var + 1e-6)
     return jnp.clip(centred, -10.0, 10.0)
-
-
-def follow(network: PyTree, old: Scale, new: Scale) -> PyTree:
-    """Parameters that give, of inputs by ``new`` statistics, what ``network`` gives of those by ``old`` ones.
-
-    Exact where neither clips an input at its 10 standard deviations.
-    """
-    old_std, new_std = jnp.sqrt(old.var + EPSILON), jnp.sqrt(new.var + EPSILON)
-    first = network["params"]["layer_0"]
-    moved = {
-        "kernel": first["kernel"] * (new_std / old_std)[:, None],
-        "bias": first["bias"] + ((new.mean - old.mean) / old_std) @ first["kernel"],
-    }
-    return {"params": network["params"] | {"layer_0": moved}}
 
 
 def init(network: MLP, key: Key, spec: Spec, *, log_std: float | Array) -> Params:

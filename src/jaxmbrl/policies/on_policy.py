@@ -90,14 +90,7 @@ Improve = Callable[
 ]  # of the policy
 
 
-def make(
-    spec: Spec,
-    config: Parts,
-    improve: Improve,
-    optimiser: optax.GradientTransformation | None,
-    *,
-    calibrates: bool = True,
-) -> Learner:
+def make(spec: Spec, config: Parts, improve: Improve, optimiser: optax.GradientTransformation | None) -> Learner:
     """A learner from trajectories that its own policy gathered, whose policy improves by ``improve``.
 
     Args:
@@ -105,7 +98,6 @@ def make(
         config: the learner's ``Config``.
         improve: ``(network, policy, optimiser_state, key, examples) -> (policy, optimiser_state, metrics)``.
         optimiser: the policy's, or None.
-        calibrates: whether the statistics of the observations are its own; if not, they stay as they are.
     """
     policy = MLP(config.hidden, spec.box.size, config.activation)
     value = MLP(config.value_hidden, 1, config.activation)
@@ -113,7 +105,7 @@ def make(
     return Learner(
         partial(_init, spec, config, policy, value, adam, optimiser),
         partial(act, spec, policy),
-        partial(_update, spec, config, policy, value, adam, improve, calibrates),
+        partial(_update, spec, config, policy, value, adam, improve),
     )
 
 
@@ -147,22 +139,13 @@ def _update(
     value: MLP,
     adam: optax.GradientTransformation,
     improve: Improve,
-    calibrates: bool,
     state: State,
     key: Key,
     batch: Transition,
 ) -> tuple[State, Metrics]:
-    """Advantages by the value function as it is, then the policy, then the value function, then the statistics.
-
-    As the statistics move, the networks' first layers are moved along, so that policy and value function stay what
-    ``improve`` and the fit have made of them. The first batch sets the statistics before anything is learned.
-    """
+    """Advantages by the value function as it is, then the policy, then the value function, then the statistics."""
     key_policy, key_value = jax.random.split(key)
-    old_scale = scale = state.scale
-    if calibrates:
-        scale = gaussian.update_scale(state.scale, batch.obs.reshape((-1, batch.obs.shape[-1])), spec.angles)
-        old_scale = jax.tree.map(partial(jnp.where, state.scale.num > 0), state.scale, scale)
-    see = jax.vmap(jax.vmap(partial(gaussian.inputs, old_scale, angles=spec.angles)))
+    see = jax.vmap(jax.vmap(partial(gaussian.inputs, state.scale, angles=spec.angles)))
     seen, seen_next = see(batch.obs), see(batch.next_obs)
     advantage, target = estimate(config, value, state.critic, seen, seen_next, batch)
     flat = jax.tree.map(lambda leaf: leaf.reshape((-1, *leaf.shape[2:])), (seen, batch.action, advantage, target))
@@ -173,9 +156,7 @@ def _update(
     examples = Examples(seen, raw, advantage, old)
     actor, optimiser, metrics = improve(policy, state.policy, state.optimiser, key_policy, examples)
     critic, value_loss = fit_critic(config, value, adam, state.critic, key_value, seen, target)
-    if calibrates:
-        actor = actor._replace(network=gaussian.follow(actor.network, old_scale, scale))
-        critic = critic._replace(network=gaussian.follow(critic.network, old_scale, scale))
+    scale = gaussian.update_scale(state.scale, batch.obs.reshape((-1, batch.obs.shape[-1])), spec.angles)
     metrics |= {"value_loss": value_loss, "policy_std": jnp.mean(jnp.exp(actor.log_std))}
     return State(actor, optimiser, critic, scale), metrics
 

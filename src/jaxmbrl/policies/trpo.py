@@ -60,10 +60,10 @@ class Search(NamedTuple):
     divergence: Array
 
 
-def make(spec: Spec, config: Config | None = None, *, calibrates: bool = True) -> Learner:
-    """Bind TRPO to an environment with vector observations and continuous actions; see `on_policy.make`."""
+def make(spec: Spec, config: Config | None = None) -> Learner:
+    """Bind TRPO to an environment with vector observations and continuous actions."""
     config = config or Config()
-    return on_policy.make(spec, config, partial(_improve, config), None, calibrates=calibrates)
+    return on_policy.make(spec, config, partial(_improve, config), None)
 
 
 def surrogate(network: MLP, policy: gaussian.Params, examples: Examples) -> Array:
