@@ -31,18 +31,18 @@ NAN = np.nan
 )
 def test_steve_counts_the_models_that_break(reward, continues, value, share):
     """Of two models' rollouts of one step, with two critics: each one's reward, chance to go on, and last value."""
-    rows = Expansion(
-        obs=jnp.zeros((2, 2, 1)),
-        action=jnp.zeros((2, 2, 1)),
-        reward=jnp.array([[1.0, 1.0], reward])[..., None],
-        continues=jnp.array([[1.0, 1.0], continues]),
-        value=jnp.stack([jnp.ones((2, 2)), jnp.array([value, [1.0, 1.0]]).T]),
-    )
     parts = SimpleNamespace(learner=SimpleNamespace(discount=0.9))
     with jax.debug_nans(False):
+        rows = Expansion(
+            obs=jnp.zeros((2, 2, 1)),
+            action=jnp.zeros((2, 2, 1)),
+            reward=jnp.array([[1.0, 1.0], reward])[..., None],
+            continues=jnp.array([[1.0, 1.0], continues]),
+            value=jnp.stack([jnp.ones((2, 2)), jnp.array([value, [1.0, 1.0]]).T]),
+        )
         examples, metrics = steve.weighed(parts, rows)
-    assert metrics["broken_rollouts"] == share
-    assert np.isfinite(examples.target[0])
+        assert metrics["broken_rollouts"] == share
+        assert np.isfinite(examples.target[0])
 
 
 def test_steve_does_not_count_what_follows_an_end():
