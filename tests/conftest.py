@@ -1,7 +1,8 @@
 """Strict JAX flags, quick compilation, and a persistent compilation cache for the whole suite.
 
 Most of the suite's time is XLA's. Without its costlier optimisations the suite takes two thirds of it; numbers are the
-same but for their rounding. Tests that hold two programs to the same rounding are marked ``optimised``.
+same but for their rounding, with one exception so far (gradients that XLA made infinite; `test_value_gradients.matches`
+does not compile them). Tests that hold two programs to the same rounding are marked ``optimised``.
 """
 
 import itertools
