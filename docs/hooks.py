@@ -57,9 +57,7 @@ def _system(name: str, has_curve: bool) -> str:
     lines += ["```bash", f"jaxmbrl train {name} {example} --seeds 4", "```", ""]
     if has_curve:
         lines += [f"![Learning curve of {name}]({name}.svg)", ""]
-        lines += [
-            f"*Return of the training episodes on `{EXAMPLE}`, preset `small`: median and interquartile range of 5"
-        ]
+        lines += [f"*Return without exploration on `{EXAMPLE}`, preset `small`: median and interquartile range of 5"]
         lines += ["seeds; the other systems in grey. Data: `docs/figures/systems.csv`.*", ""]
     lines += ["## Fields", "", f"Defaults of the preset `small` on `{example}`; set as `--agent.FIELD`.", ""]
     lines += ["| field | default | meaning |", "| --- | --- | --- |"]
@@ -101,7 +99,7 @@ def _curves() -> dict[str, tuple[np.ndarray, np.ndarray]]:
     table: dict[str, dict[int, dict[float, float]]] = defaultdict(lambda: defaultdict(dict))
     with CURVES.open(newline="") as file:
         for row in csv.DictReader(file):
-            table[row["system"]][int(row["seed"])][float(row["env_steps"])] = float(row["episode_return"])
+            table[row["system"]][int(row["seed"])][float(row["env_steps"])] = float(row["eval_return"])
     return {
         name: (_steps(seeds.values()), np.array([[*seed.values()] for seed in seeds.values()]))
         for name, seeds in table.items()

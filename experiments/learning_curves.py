@@ -27,7 +27,7 @@ from jaxmbrl.config import ConfigError, override, override_table
 from jaxmbrl.training import compiling, devices
 from jaxmbrl.types import Environment
 
-COLOURS = ("#1f6feb", "#d1495b", "#2e933c", "#7d5ba6", "#e08e0b", "#3d5a6c", "#c2185b", "#00838f")
+COLOURS = ("#1f6feb", "#d1495b", "#2e933c", "#7d5ba6", "#e08e0b", "#3d5a6c", "#1a1a1a", "#00838f")
 
 Curve = dict[str, np.ndarray]
 Curves = dict[str, dict[str, Curve]]  # environment -> system -> curve
