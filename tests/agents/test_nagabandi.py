@@ -189,7 +189,6 @@ def learn():
     return np.asarray(jax.jit(jax.vmap(run))(jax.random.split(jax.random.key(0), 4))[1]["eval_return"])
 
 
-@pytest.mark.slow
 def test_every_phase_learns_linear_quadratic_control():
     """Doing nothing scores -10. The policy ends better than the planner that taught it, as it averages its noise.
 

@@ -46,7 +46,6 @@ def run(evolve_in):
     return jax.device_get(jax.jit(jax.vmap(program))(jax.random.split(jax.random.key(0), 4))[1])
 
 
-@pytest.mark.slow
 def test_learns_to_hold_still_in_the_dream():
     """Doing nothing scores -3.3 on average, the optimum -0.03; a pilot of four seeds had -0.67 to -0.80.
 
@@ -57,9 +56,8 @@ def test_learns_to_hold_still_in_the_dream():
     assert returns.mean() > -1.3, returns
 
 
-@pytest.mark.slow
 def test_learns_to_hold_still_in_the_environment():
-    """True rewards: a pilot of four seeds had -0.20 to -0.48."""
+    """True rewards: a pilot of four seeds had -0.20 to -0.48. Planted: rewards of the wrong sign gave -114 to -126."""
     metrics = run("environment")
     assert metrics["eval_return"][:, -1].mean() > -1.3
     assert np.all(metrics["evolution_steps"] == 16 * 20 * 8 * 10)
