@@ -25,8 +25,7 @@ import numpy as np
 from jaxmbrl import envs, training
 from jaxmbrl.agents import world_models
 from jaxmbrl.agents.world_models import EVOLVE_IN
-from jaxmbrl.cli.words import Parser, whole_number
-from jaxmbrl.config import ConfigError
+from jaxmbrl.cli.words import Parser, exit_code, whole_number
 from jaxmbrl.diagnostics import open_loop
 from jaxmbrl.models import actions, mdn_rnn
 from jaxmbrl.models.networks import MLP
@@ -185,12 +184,7 @@ def run(argv: list[str]) -> None:
 
 def main() -> int:
     """The exit code: a mistake in the command line is one line on standard error, and 2."""
-    try:
-        run(sys.argv[1:])
-    except ConfigError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    return 0
+    return exit_code(run)
 
 
 if __name__ == "__main__":

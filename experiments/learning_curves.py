@@ -22,7 +22,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from jaxmbrl import agents, envs, training
-from jaxmbrl.cli.words import Parser, split_dotted, whole_number
+from jaxmbrl.cli.words import Parser, exit_code, split_dotted, whole_number
 from jaxmbrl.config import ConfigError, override, override_table
 from jaxmbrl.training import compiling, devices
 from jaxmbrl.types import Environment
@@ -171,12 +171,7 @@ def run(argv: list[str]) -> None:
 
 def main() -> int:
     """The exit code: a mistake in the command line is one line on standard error, and 2."""
-    try:
-        run(sys.argv[1:])
-    except ConfigError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    return 0
+    return exit_code(run)
 
 
 if __name__ == "__main__":

@@ -22,8 +22,7 @@ import numpy as np
 
 from jaxmbrl import envs, training
 from jaxmbrl.agents import ivg
-from jaxmbrl.cli.words import Parser, whole_number
-from jaxmbrl.config import ConfigError
+from jaxmbrl.cli.words import Parser, exit_code, whole_number
 from jaxmbrl.training import devices
 from jaxmbrl.training.loop import LoopState
 
@@ -137,12 +136,7 @@ def run(argv: list[str]) -> None:
 
 def main() -> int:
     """The exit code: a mistake in the command line is one line on standard error, and 2."""
-    try:
-        run(sys.argv[1:])
-    except ConfigError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
-    return 0
+    return exit_code(run)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""The words of a command line: dotted options apart from the others, and parsing errors as one line."""
+"""The words of a command line: dotted options apart from the others, and mistakes as one line."""
 
 import argparse
 import math
+import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
@@ -17,6 +18,23 @@ class Parser(argparse.ArgumentParser):
         """Raise ``message``, and say where the fields of a configuration are set."""
         hint = "; fields are set as --agent.FIELD, --env.FIELD, --schedule.FIELD" if "unrecognized" in message else ""
         raise ConfigError(message + hint)
+
+
+def exit_code(run: Callable[[list[str]], None]) -> int:
+    """Run a script on the words of its command line.
+
+    Args:
+        run: of these words; raises ConfigError.
+
+    Returns:
+        0, or 2 for a mistake, which is one line on standard error.
+    """
+    try:
+        run(sys.argv[1:])
+    except ConfigError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    return 0
 
 
 def split_dotted(words: Sequence[str]) -> tuple[list[str], dict[str, dict[str, str]]]:
