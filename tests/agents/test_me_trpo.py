@@ -100,12 +100,19 @@ def test_a_member_that_always_breaks_sees_no_improvement(key):
     def breaks(obs, action):
         return (obs[..., 0] > 0.75) | jnp.array([[False], [True]])
 
-    broken = parts(world(breaks=breaks), min_improved=0.0)
-    value = me_trpo.judge(broken, (), key, store(), jnp.float32(0.0))
-    np.testing.assert_allclose(value, [-HORIZON * 0.5**2, -np.inf])
-    _, metrics = epoch(broken, 0.0, key)
-    assert metrics["improved_members"] == 0
-    np.testing.assert_allclose(metrics["imagined_return"], -HORIZON * 0.5**2)  # a number, over those that have one
+    broken = parts(world(breaks=breaks), change=-0.1, min_improved=0.0)  # better wherever the model holds
+    _, metrics = epoch(broken, -1.0, key)
+    assert metrics["improved_members"] == 0.5
+    look = me_trpo.judge(broken, (), key, store(), jnp.float32(0.0))
+    assert 0 < jnp.sum(look.sound[0]) < look.sound[0].size and not jnp.any(look.sound[1])
+    np.testing.assert_allclose(look.returns[look.sound], -HORIZON * 0.5**2)
+
+
+def test_looks_compare_by_the_starts_that_broke_in_neither():
+    """Over its own sound starts each, the first member would look worse after (-3 against -2), and is better."""
+    before = me_trpo.Look(jnp.array([[-9.0, -4.0, 0.0], [-1.0, -1.0, 0.0]]), jnp.array([[0, 1, 1], [1, 0, 1]], bool))
+    after = me_trpo.Look(jnp.array([[-6.0, -3.0, 0.0], [0.0, -2.0, 9.0]]), jnp.array([[1, 1, 1], [0, 1, 0]], bool))
+    np.testing.assert_allclose(me_trpo.gain(before, after), [0.5, 0.0])
 
 
 def test_breaking_the_model_is_no_improvement(key):

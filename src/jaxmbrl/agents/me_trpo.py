@@ -12,8 +12,8 @@ bounds of the actions; the baseline is a network rather than a linear function o
 policy's parameters, its own noise explores; models and the policy's standard deviation go on from one epoch to the
 next, where the released code starts them anew. The loop ends, as the paper says, at the first look that finds too few
 members improved; the released code goes on for 25 updates, at most 400 an epoch, and returns to the best policy. An
-imagined episode in which the model breaks (see `envs.imagined`) is cut there; the critic tells what follows, and no
-look at the members counts it.
+imagined episode in which the model breaks (see `envs.imagined`) is cut there; the critic tells what follows, and where
+two looks at the members are compared, only starts count from which neither broke.
 """
 
 from functools import partial
@@ -75,14 +75,26 @@ class State(NamedTuple):
     policy: PyTree
 
 
+class Look(NamedTuple):
+    """A policy's imagined returns in each member, from the same starts in all of them.
+
+    Attributes:
+        returns: [M, N], undiscounted, of the policy without noise.
+        sound: bool [M, N], whether the member did not break.
+    """
+
+    returns: Array
+    sound: Array
+
+
 class _Round(NamedTuple):
-    """Carry of the loop over rounds; ``value`` [M] is the policy's return in each member.
+    """Carry of the loop over rounds.
 
     ``broken`` is the sum over updates of the share of steps that broke; ``metrics`` are the last update's.
     """
 
     policy: PyTree
-    value: Array
+    look: Look
     improved: Array
     number: Array
     broken: Array
@@ -136,25 +148,25 @@ def _fit(parts: _Parts, state: State, key: Key, replay: Replay) -> tuple[State, 
     """Fit the ensemble, then improve the policy in rounds until too few members see it improve."""
     key_model, key_judge, key_rounds = jax.random.split(key, 3)
     model, metrics = parts.fitter.fit(state.model, key_model, replay)
-    value_of = partial(judge, parts, model.params, key_judge, replay)  # the same starts each time: returns compare
+    look_at = partial(judge, parts, model.params, key_judge, replay)  # the same starts each time: returns compare
     rounds = parts.config.max_updates // parts.config.validate_every
 
     def run(progress: _Round) -> _Round:
         keys = jax.random.split(jax.random.fold_in(key_rounds, progress.number), parts.config.validate_every)
         update = partial(_update, parts, model.params, replay)
         policy, metrics = jax.lax.scan(update, progress.policy, keys)
-        value = value_of(policy)
-        improved = jnp.mean((value > progress.value).astype(jnp.float32))
+        look = look_at(policy)
+        improved = jnp.mean((gain(progress.look, look) > 0.0).astype(jnp.float32))
         broken = progress.broken + jnp.sum(metrics["imagined_broken"])
         last = jax.tree.map(lambda leaf: leaf[-1], metrics)
-        return _Round(policy, value, improved, progress.number + 1, broken, last)
+        return _Round(policy, look, improved, progress.number + 1, broken, last)
 
     def go_on(progress: _Round) -> Array:
         return (progress.number < rounds) & (progress.improved >= parts.config.min_improved)
 
     shapes = jax.eval_shape(partial(_update, parts, model.params, replay), state.policy, key_rounds)[1]
     blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    start = _Round(state.policy, value_of(state.policy), jnp.ones(()), jnp.zeros((), jnp.int32), jnp.zeros(()), blank)
+    start = _Round(state.policy, look_at(state.policy), jnp.ones(()), jnp.zeros((), jnp.int32), jnp.zeros(()), blank)
     end = jax.lax.while_loop(go_on, run, start)
     updates = (end.number * parts.config.validate_every).astype(jnp.float32)  # at least one round's
     metrics |= end.metrics
@@ -162,15 +174,22 @@ def _fit(parts: _Parts, state: State, key: Key, replay: Replay) -> tuple[State, 
         "imagined_broken": end.broken / updates,
         "policy_updates": updates,
         "improved_members": end.improved,
-        "imagined_return": _finite_mean(end.value),
+        "imagined_return": _mean_where(end.look.sound, end.look.returns),
     }
     return State(model, end.policy), metrics
 
 
-def _finite_mean(value: Array) -> Array:
-    """Mean over those of [M] that are finite, 0 if none is."""
-    finite = jnp.isfinite(value)
-    return jnp.sum(jnp.where(finite, value, 0.0)) / jnp.maximum(jnp.sum(finite), 1)
+def gain(before: Look, after: Look) -> Array:
+    """By how much the mean return [M] rose from ``before`` to ``after``, over the starts from which neither broke.
+
+    Cut short, a broken episode looks good wherever steps cost something. A member that no start is left in sees 0.
+    """
+    return _mean_where(before.sound & after.sound, after.returns - before.returns, axis=1)
+
+
+def _mean_where(mask: Array, value: Array, axis: int | None = None) -> Array:
+    """Mean over where ``mask`` holds, 0 if nowhere."""
+    return jnp.sum(jnp.where(mask, value, 0.0), axis) / jnp.maximum(jnp.sum(mask, axis), 1)
 
 
 def _update(parts: _Parts, params: ensemble.Params, replay: Replay, policy: PyTree, key: Key) -> tuple[PyTree, Metrics]:
@@ -197,12 +216,8 @@ def without_beyond(batch: Transition) -> Transition:
     return batch._replace(terminated=batch.terminated | (batch.truncated & ~batch.extras))
 
 
-def judge(parts: _Parts, params: ensemble.Params, key: Key, replay: Replay, policy: PyTree) -> Array:
-    """Mean return [M] of the policy without noise in each member, from the same starts in all of them.
-
-    Episodes in which the member broke do not count: cut short, they look good wherever steps cost something. A member
-    in which all did has -inf, and so has not improved.
-    """
+def judge(parts: _Parts, params: ensemble.Params, key: Key, replay: Replay, policy: PyTree) -> Look:
+    """How the policy without noise does in each member."""
     key = jax.random.clone(key)  # used again on purpose: returns of one epoch compare
     members = parts.judge.num_elites
     shape = (members, parts.config.rollouts // members)
@@ -215,9 +230,7 @@ def judge(parts: _Parts, params: ensemble.Params, key: Key, replay: Replay, poli
     batch = imagined.gather(
         env, lambda key, obs: parts.learner.act(policy, key, obs, explore=False), key, parts.config.horizon
     )
-    returns, sound = (x.reshape(shape) for x in first_episodes(batch))
-    num = jnp.sum(sound, axis=1)
-    return jnp.where(num > 0, jnp.sum(jnp.where(sound, returns, 0.0), axis=1) / jnp.maximum(num, 1), -jnp.inf)
+    return Look(*(leaf.reshape(shape) for leaf in first_episodes(batch)))
 
 
 def first_episodes(batch: Transition) -> tuple[Array, Array]:
