@@ -346,6 +346,7 @@ SLOW |= {  # systems with other options than above, whose parts have rows and le
         "poplin", dataclasses.replace(SYSTEMS["poplin"], variant="p_sep", distillation="average")
     ),
     "system/pets_with_value": lambda: system_row("pets", dataclasses.replace(SYSTEMS["pets"], terminal_value=VALUE)),
+    "system/svg_inf": lambda: system_row("svg", dataclasses.replace(SYSTEMS["svg"], bootstrap=False, recent=4)),
     "system/pets_with_prior": lambda: system_row("pets", dataclasses.replace(SYSTEMS["pets"], prior=CLONED)),
 }
 SLOW["env/pixels/brax"] = lambda: env_row(envs.make("pixels/brax/inverted_pendulum", size=8, episode_length=2))
