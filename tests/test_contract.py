@@ -340,7 +340,7 @@ SLOW: dict[str, Callable[[], Row]] = {
     }.items()
     if f"env/{name}" not in ROWS and not name.startswith("pixels/brax/")
 }
-SLOW |= {  # systems with other options than above, whose parts have rows and learning tests of their own
+SLOW |= {  # systems with other options than above, whose parts have rows and tests of their own
     "system/dreamer_v3": lambda: system_row("dreamer", DREAMER_V3),
     "system/poplin_p": lambda: system_row(
         "poplin", dataclasses.replace(SYSTEMS["poplin"], variant="p_sep", distillation="average")

@@ -94,25 +94,28 @@ def epoch(parts, gain, key):
     return float(state.policy), jax.device_get(metrics)
 
 
-def test_a_member_that_always_breaks_sees_no_improvement(key):
-    """From 1 the first member breaks, so that it judges by the starts at 0.5; the second one breaks from both."""
+def test_members_judge_by_episodes_in_which_they_hold(key):
+    """The first one breaks from 1, so that it judges by starts at 0.5; the second one below 0.5, in all episodes."""
 
     def breaks(obs, action):
-        return (obs[..., 0] > 0.75) | jnp.array([[False], [True]])
+        return jnp.where(jnp.array([[True], [False]]), obs[..., 0] > 0.75, obs[..., 0] < 0.5)
 
     broken = parts(world(breaks=breaks), change=-0.1, min_improved=0.0)  # better wherever the model holds
     _, metrics = epoch(broken, -1.0, key)
     assert metrics["improved_members"] == 0.5
-    look = me_trpo.judge(broken, (), key, store(), jnp.float32(0.0))
-    assert 0 < jnp.sum(look.sound[0]) < look.sound[0].size and not jnp.any(look.sound[1])
-    np.testing.assert_allclose(look.returns[look.sound], -HORIZON * 0.5**2)
+    np.testing.assert_allclose(metrics["imagined_return"], -(0.1**2 + 0.02**2 + 0.004**2), rtol=1e-4)  # a gain of -1.6
 
 
-def test_looks_compare_by_the_starts_that_broke_in_neither():
-    """Over its own sound starts each, the first member would look worse after (-3 against -2), and is better."""
-    before = me_trpo.Look(jnp.array([[-9.0, -4.0, 0.0], [-1.0, -1.0, 0.0]]), jnp.array([[0, 1, 1], [1, 0, 1]], bool))
-    after = me_trpo.Look(jnp.array([[-6.0, -3.0, 0.0], [0.0, -2.0, 9.0]]), jnp.array([[1, 1, 1], [0, 1, 0]], bool))
-    np.testing.assert_allclose(me_trpo.gain(before, after), [0.5, 0.0])
+def test_looks_compare_by_the_starts_that_hold_at_both():
+    """Better there, though worse over all that hold at each; no such start, and fewer or more hold; no change."""
+    before = [[-9.0, -4.0, 0.0], [-1.0, -1.0, 0.0], [0.0, 0.0, 0.0], [-1.0, -1.0, -1.0]]
+    after = [[-6.0, -3.0, 0.0], [0.0, -2.0, 9.0], [-7.0, -8.0, -9.0], [-1.0, -1.0, -1.0]]
+    held = [[0, 1, 1], [1, 0, 1], [0, 0, 0], [1, 1, 1]]
+    holds = [[1, 1, 1], [0, 1, 0], [1, 0, 0], [1, 1, 0]]
+    looks = (
+        me_trpo.Look(jnp.array(returns), jnp.array(sound, bool)) for returns, sound in ((before, held), (after, holds))
+    )
+    np.testing.assert_array_equal(me_trpo.improves(*looks), [True, False, True, False])
 
 
 def test_breaking_the_model_is_no_improvement(key):
@@ -130,20 +133,21 @@ def test_broken_is_counted_over_all_updates(key):
 
 
 @pytest.mark.parametrize(
-    ("sign", "gain", "min_improved", "updates", "improved"),
+    ("sign", "gain", "change", "min_improved", "updates", "improved"),
     [
-        ((1.0, 1.0), -2.0, 1.0, 2, 0.0),  # away from the optimum
-        ((1.0, 1.0), -2.0, 0.0, 6, 0.0),
-        ((1.0, 1.0), -1.0, 1.0, 6, 1.0),  # towards it
-        ((1.0, -1.0), -1.0, 0.6, 2, 0.5),  # members disagree
-        ((1.0, -1.0), -1.0, 0.5, 6, 0.5),
+        ((1.0, 1.0), -2.0, -0.1, 1.0, 2, 0.0),  # away from the optimum
+        ((1.0, 1.0), -2.0, -0.1, 0.0, 6, 0.0),
+        ((1.0, 1.0), -1.0, -0.1, 1.0, 6, 1.0),  # towards it
+        ((1.0, 1.0), -1.5, -0.2, 1.0, 4, 0.0),  # past it: worse than at the look before, better than at first
+        ((1.0, -1.0), -1.0, -0.1, 0.6, 2, 0.5),  # members disagree
+        ((1.0, -1.0), -1.0, -0.1, 0.5, 6, 0.5),
     ],
 )
 def test_updates_end_at_the_first_look_that_finds_too_few_members_improved(
-    key, sign, gain, min_improved, updates, improved
+    key, sign, gain, change, min_improved, updates, improved
 ):
-    after, metrics = epoch(parts(world(sign), change=-0.1, min_improved=min_improved), gain, key)
+    after, metrics = epoch(parts(world(sign), change=change, min_improved=min_improved), gain, key)
     assert metrics["policy_updates"] == updates and metrics["improved_members"] == improved
-    np.testing.assert_allclose(after, gain - 0.1 * updates, rtol=1e-5)
+    np.testing.assert_allclose(after, gain + change * updates, rtol=1e-5)
     assert metrics["imagined_broken"] == 0.0
     np.testing.assert_allclose(metrics["ended"], 1 / HORIZON, rtol=1e-6)

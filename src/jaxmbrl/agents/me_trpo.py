@@ -12,8 +12,8 @@ bounds of the actions; the baseline is a network rather than a linear function o
 policy's parameters, its own noise explores; models and the policy's standard deviation go on from one epoch to the
 next, where the released code starts them anew. The loop ends, as the paper says, at the first look that finds too few
 members improved; the released code goes on for 25 updates, at most 400 an epoch, and returns to the best policy. An
-imagined episode in which the model breaks (see `envs.imagined`) is cut there; the critic tells what follows, and where
-two looks at the members are compared, only starts count from which neither broke.
+imagined episode in which the model breaks (see `envs.imagined`) is cut there; the critic tells what follows, and two
+looks at the members are compared by the starts from which the model broke at neither.
 """
 
 from functools import partial
@@ -76,7 +76,7 @@ class State(NamedTuple):
 
 
 class Look(NamedTuple):
-    """A policy's imagined returns in each member, from the same starts in all of them.
+    """A policy's imagined returns in each of M members, from the same N starts in all of them.
 
     Attributes:
         returns: [M, N], undiscounted, of the policy without noise.
@@ -156,7 +156,7 @@ def _fit(parts: _Parts, state: State, key: Key, replay: Replay) -> tuple[State, 
         update = partial(_update, parts, model.params, replay)
         policy, metrics = jax.lax.scan(update, progress.policy, keys)
         look = look_at(policy)
-        improved = jnp.mean((gain(progress.look, look) > 0.0).astype(jnp.float32))
+        improved = jnp.mean(improves(progress.look, look).astype(jnp.float32))
         broken = progress.broken + jnp.sum(metrics["imagined_broken"])
         last = jax.tree.map(lambda leaf: leaf[-1], metrics)
         return _Round(policy, look, improved, progress.number + 1, broken, last)
@@ -179,12 +179,16 @@ def _fit(parts: _Parts, state: State, key: Key, replay: Replay) -> tuple[State, 
     return State(model, end.policy), metrics
 
 
-def gain(before: Look, after: Look) -> Array:
-    """By how much the mean return [M] rose from ``before`` to ``after``, over the starts from which neither broke.
+def improves(before: Look, after: Look) -> Array:
+    """Whether each member [M] sees ``after`` as better: by the mean over the starts from which it broke at neither.
 
-    Cut short, a broken episode looks good wherever steps cost something. A member that no start is left in sees 0.
+    Cut short, a broken episode looks good wherever steps cost something. A member with no such start tells by how often
+    it breaks.
     """
-    return _mean_where(before.sound & after.sound, after.returns - before.returns, axis=1)
+    both = before.sound & after.sound
+    rise = _mean_where(both, after.returns - before.returns, axis=1)
+    breaks_less = jnp.sum(after.sound, axis=1) > jnp.sum(before.sound, axis=1)
+    return jnp.where(jnp.any(both, axis=1), rise > 0.0, breaks_less)
 
 
 def _mean_where(mask: Array, value: Array, axis: int | None = None) -> Array:
