@@ -1,11 +1,12 @@
 """Transfer of a latent model to another reward: IVG with a model that has learned another task, and from scratch.
 
-    python experiments/transfer.py pendulum --source spin --target usual --seeds 5 --out docs/figures/transfer
+    python experiments/transfer.py pendulum --source usual --target lean --keep --rehearsal 3000 --out transfer
 
 The source run learns its task (and ``--also`` others); its model, but for the rewards, is where the target run begins.
-Environment steps of the target are counted from its first random one on. All seeds of a run are one program. Writes
-OUT.csv and OUT.png, and prints how many steps each needs until the median is within ``--share`` of what scratch
-reaches in the end, measured from the first evaluation.
+With ``--keep``, what the source has seen is carried over too, under the target's rewards, which are known functions;
+``--rehearsal`` gradient steps come before the first one on the target. Environment steps are those on the target, from
+the first random one on. All seeds of a run are one program. Writes OUT.csv and OUT.png, and prints how many steps each
+needs until the median is within ``--share`` of what scratch reaches in the end, measured from the first evaluation.
 """
 
 import csv
@@ -17,44 +18,73 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 
 from jaxmbrl import envs, training
+from jaxmbrl import replay as replays
 from jaxmbrl.agents import ivg
 from jaxmbrl.cli.words import Parser, exit_code, whole_number
+from jaxmbrl.replay import Replay
 from jaxmbrl.training import devices
 from jaxmbrl.training.loop import LoopState
+from jaxmbrl.types import RewardFn
 
 Curve = tuple[np.ndarray, np.ndarray]  # environment steps [epochs], returns [seeds, epochs]
 BEGIN = {"scratch": "#7a7f87", "transfer": "#1f6feb"}
 
 
-def source(name: str, task: str, also: tuple[str, ...], epochs: int) -> Callable[[jax.Array], ivg.State]:
-    """A run on the source task, ``key -> what its agent has learned``."""
+def source(name: str, task: str, also: tuple[str, ...], epochs: int) -> Callable[[jax.Array], LoopState]:
+    """A run on the source task, ``key -> its final state``, whose store is full."""
     env = envs.make(name, reward=task)
     config, schedule = ivg.preset("small", env.spec)
     agent = ivg.make(env.spec, dataclasses.replace(config, tasks=also))
-    run = training.train(training.make_loop(env, agent, schedule), epochs)
-    return lambda key: run(key)[0].agent
+    loop = training.make_loop(env, agent, dataclasses.replace(schedule, epochs=epochs))
+    run = training.train(loop, epochs)
+    return lambda key: run(key)[0]
+
+
+def behind(seen: Replay, fresh: Replay, reward: RewardFn) -> Replay:
+    """A store that goes on from ``fresh``, with all of a full one, ``seen``, as if it had come before.
+
+    What came before is rewarded by ``reward``, and its last step is one that no sequence goes on from.
+    """
+    rows = replays.latest(seen, len(seen.data))
+    paid = jax.vmap(jax.vmap(reward))(rows.obs, rows.action, rows.next_obs)
+    rows = rows._replace(reward=paid, truncated=rows.truncated.at[-1].set(True))
+    both = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), rows, replays.transitions(fresh))
+    return replays.from_rows(both, cursor=fresh.cursor + len(seen.data), size=fresh.size + len(seen.data))
 
 
 def target(name: str, task: str, options: Any) -> Callable[..., dict[str, jax.Array]]:
-    """A run on the target task, ``(key, learned or None) -> metrics``.
+    """A run on the target task, ``(key, the source's final state or None) -> metrics``.
 
     It takes more gradient steps for each step in the world than the preset, so that what is seen limits it.
     """
     env = envs.make(name, reward=task)
     config, schedule = ivg.preset("small", env.spec)
     steps = options.epoch_steps
-    schedule = dataclasses.replace(schedule, prefill=steps, epoch_steps=steps, eval_episodes=options.eval_episodes)
-    agent = ivg.make(env.spec, dataclasses.replace(config, updates=options.updates))
+    schedule = dataclasses.replace(
+        schedule, prefill=steps, epochs=options.epochs, epoch_steps=steps, eval_episodes=options.eval_episodes
+    )
+    agent, one_step = (ivg.make(env.spec, dataclasses.replace(config, updates=n)) for n in (options.updates, 1))
     loop = training.make_loop(env, agent, schedule)
 
-    def run(key: jax.Array, learned: ivg.State | None = None) -> dict[str, jax.Array]:
+    def rehearse(state: LoopState, key: jax.Array) -> LoopState:
+        def learn(learner: ivg.State, key: jax.Array) -> tuple[ivg.State, None]:
+            return one_step.improve(learner, key, state.replay)[0], None
+
+        keys = jax.random.split(key, options.rehearsal)
+        return state._replace(agent=jax.lax.scan(learn, state.agent, keys)[0])
+
+    def run(key: jax.Array, learned: LoopState | None = None) -> dict[str, jax.Array]:
         state: LoopState = loop.init(key)
         if learned is not None:
-            state = state._replace(agent=ivg.transfer(learned, state.agent))
+            state = state._replace(agent=ivg.transfer(learned.agent, state.agent))
+            if options.keep:
+                state = state._replace(replay=behind(learned.replay, state.replay, env.spec.tasks[task]))
+            state = rehearse(state, jax.random.fold_in(key, 1))
         return jax.lax.scan(lambda state, _: loop.epoch(state), state, length=options.epochs)[1]
 
     return run
@@ -112,6 +142,10 @@ def run(argv: list[str]) -> None:
     )
     parser.add_argument(
         "--updates", type=whole_number(1), default=3, help="gradient steps for each environment step on the target"
+    )
+    parser.add_argument("--keep", action="store_true", help="carry over what the source has seen, too")
+    parser.add_argument(
+        "--rehearsal", type=whole_number(0), default=0, help="gradient steps that the carried over model begins with"
     )
     parser.add_argument("--eval-episodes", type=whole_number(1), default=10)
     parser.add_argument("--share", type=float, default=0.9)

@@ -5,8 +5,14 @@ import importlib
 import sys
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 import tiny_system
+
+from jaxmbrl import replay as replays
+from jaxmbrl.types import Transition
 
 ROOT = Path(__file__).parent.parent
 
@@ -77,3 +83,29 @@ def test_a_mistake_is_one_line(monkeypatch, capsys, name, words, told):
     assert experiment.main() == 2
     said = capsys.readouterr().err
     assert said.startswith(f"error: {told}") and said.count("\n") == 1
+
+
+def steps(first, count):
+    """Transitions that happened at ``first``, ``first + 1``, ..."""
+    time = jnp.arange(first, first + count, dtype=jnp.float32)[:, None]
+    never = jnp.zeros((count, 1), bool)
+    return Transition(time[..., None], -time[..., None], 100.0 + time, time[..., None] + 1.0, never, never)
+
+
+def test_a_kept_store_comes_before_what_is_seen_next(monkeypatch):
+    """Oldest step first, rewarded anew; no sequence goes on from its last step; there is room for all that comes."""
+    monkeypatch.syspath_prepend(str(ROOT))
+    from experiments import transfer
+
+    seen = replays.from_rows(jax.tree.map(lambda leaf: jnp.roll(leaf, 2, axis=0), steps(0, 5)), cursor=2, size=5)
+    fresh = replays.from_rows(steps(50, 4), cursor=1, size=1)
+    both = transfer.behind(seen, fresh, lambda obs, action, next_obs: (obs + 1000.0 * action + next_obs)[0])
+    assert both.size == both.cursor == 6
+    assert len(both.data) == 9
+    for step in (51, 52):
+        both = replays.add(both, jax.tree.map(lambda leaf: leaf[0], steps(step, 1)))
+    rows = jax.tree.map(lambda leaf: leaf[:, 0], replays.latest(both, 8))
+    np.testing.assert_array_equal(rows.obs[:, 0], [0, 1, 2, 3, 4, 50, 51, 52])
+    old = np.arange(5)
+    np.testing.assert_array_equal(rows.reward, [*(old - 1000 * old + old + 1), 150, 151, 152])
+    np.testing.assert_array_equal(rows.truncated, [0, 0, 0, 0, 1, 0, 0, 0])
