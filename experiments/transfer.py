@@ -4,9 +4,10 @@
 
 The source run learns its task (and ``--also`` others); its model, but for the rewards, is where the target run begins.
 With ``--keep``, what the source has seen is carried over too, under the target's rewards, which are known functions;
-``--rehearsal`` gradient steps come before the first one on the target. Environment steps are those on the target, from
-the first random one on. All seeds of a run are one program. Writes OUT.csv and OUT.png, and prints how many steps each
-needs until the median is within ``--share`` of what scratch reaches in the end, measured from the first evaluation.
+``--rehearsal`` gradient steps on it, and on the target's random steps, are taken before the new policy first acts, of
+which scratch has none. Environment steps are those on the target, from the first random one on. All seeds of a run are
+one program. Writes OUT.csv and OUT.png, and prints how many steps each needs until the median is within ``--share`` of
+what scratch reaches in the end, measured from the first evaluation.
 """
 
 import csv
@@ -48,7 +49,8 @@ def source(name: str, task: str, also: tuple[str, ...], epochs: int) -> Callable
 def behind(seen: Replay, fresh: Replay, reward: RewardFn) -> Replay:
     """A store that goes on from ``fresh``, with all of a full one, ``seen``, as if it had come before.
 
-    What came before is rewarded by ``reward``, and its last step is one that no sequence goes on from.
+    What came before is rewarded by ``reward``, and its last step is one that no sequence goes on from. ``fresh`` has
+    overwritten nothing yet.
     """
     rows = replays.latest(seen, len(seen.data))
     paid = jax.vmap(jax.vmap(reward))(rows.obs, rows.action, rows.next_obs)
@@ -145,12 +147,19 @@ def run(argv: list[str]) -> None:
     )
     parser.add_argument("--keep", action="store_true", help="carry over what the source has seen, too")
     parser.add_argument(
-        "--rehearsal", type=whole_number(0), default=0, help="gradient steps that the carried over model begins with"
+        "--rehearsal",
+        type=whole_number(0),
+        default=0,
+        help="gradient steps before the new policy first acts; with --keep",
     )
     parser.add_argument("--eval-episodes", type=whole_number(1), default=10)
     parser.add_argument("--share", type=float, default=0.9)
     parser.add_argument("--out", type=Path, default=Path("transfer"))
     options = parser.parse_args(argv)
+    if options.rehearsal and not options.keep:
+        parser.error(
+            f"argument --rehearsal: got {options.rehearsal}, needs --keep: there is nothing else to learn from"
+        )
     devices.request(options.seeds)
     curves = compare(options)
     options.out.parent.mkdir(parents=True, exist_ok=True)

@@ -74,6 +74,7 @@ def test_mistakes_are_one_line(learning_curves, monkeypatch, capsys, argv, messa
         ("car_racing", ["--size", "33"], "image: got shape (33, 33, 3), needs (S, S, channels)"),
         ("transfer", ["pendulum"], "the following arguments are required: --target"),
         ("transfer", ["pendulum", "--target", "nothing"], "env.reward: got 'nothing', needs one of usual"),
+        ("transfer", ["pendulum", "--target", "lean", "--rehearsal", "9"], "argument --rehearsal: got 9, needs --keep"),
     ],
 )
 def test_a_mistake_is_one_line(monkeypatch, capsys, name, words, told):
@@ -99,13 +100,13 @@ def test_a_kept_store_comes_before_what_is_seen_next(monkeypatch):
 
     seen = replays.from_rows(jax.tree.map(lambda leaf: jnp.roll(leaf, 2, axis=0), steps(0, 5)), cursor=2, size=5)
     fresh = replays.from_rows(steps(50, 4), cursor=1, size=1)
-    both = transfer.behind(seen, fresh, lambda obs, action, next_obs: (obs + 1000.0 * action + next_obs)[0])
+    both = transfer.behind(seen, fresh, lambda obs, action, next_obs: (1000.0 * obs + 10.0 * action + next_obs)[0])
     assert both.size == both.cursor == 6
     assert len(both.data) == 9
-    for step in (51, 52):
+    for step in (61, 62, 63):
         both = replays.add(both, jax.tree.map(lambda leaf: leaf[0], steps(step, 1)))
-    rows = jax.tree.map(lambda leaf: leaf[:, 0], replays.latest(both, 8))
-    np.testing.assert_array_equal(rows.obs[:, 0], [0, 1, 2, 3, 4, 50, 51, 52])
+    rows = jax.tree.map(lambda leaf: leaf[:, 0], replays.latest(both, 9))
+    np.testing.assert_array_equal(rows.obs[:, 0], [0, 1, 2, 3, 4, 50, 61, 62, 63])
     old = np.arange(5)
-    np.testing.assert_array_equal(rows.reward, [*(old - 1000 * old + old + 1), 150, 151, 152])
-    np.testing.assert_array_equal(rows.truncated, [0, 0, 0, 0, 1, 0, 0, 0])
+    np.testing.assert_array_equal(rows.reward, [*(1000 * old - 10 * old + old + 1), 150, 161, 162, 163])
+    np.testing.assert_array_equal(rows.truncated, [0, 0, 0, 0, 1, 0, 0, 0, 0])
